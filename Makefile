@@ -1,0 +1,45 @@
+# `make train` and `make test` set up everything they need in .venv; a second call installs nothing.
+# A PyTorch index of your choice: make train PIP_ARGS="--index-url URL" (see README, "Choosing a PyTorch build").
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+TEST_EXTRAS := plot,report,deploy,sweep,dev
+
+.PHONY: train test test-slow lint types format clean
+
+train: $(VENV)/.ready-train
+	$(BIN)/bregman train
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-test
+	$(BIN)/pyright
+
+format: $(VENV)/.ready-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else \
+	  "torch-bregman needs Python 3.10 or newer, this is %d.%d: call make PYTHON=/path/to/python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready-train: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[plot]"
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[$(TEST_EXTRAS)]"
+	@touch $@ $(VENV)/.ready-train
