@@ -1,0 +1,9 @@
+"""How a gradient moves the weights: one algorithm a file, named after it."""
+
+from torch_bregman.optim.adabreg import AdaBreg
+from torch_bregman.optim.base import RegularizedOptimizer
+from torch_bregman.optim.linbreg import LinBreg
+from torch_bregman.optim.mirror import MirrorOptimizer
+from torch_bregman.optim.proxsgd import ProxSGD
+
+__all__ = ["AdaBreg", "LinBreg", "MirrorOptimizer", "ProxSGD", "RegularizedOptimizer"]
