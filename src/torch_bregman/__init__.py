@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "torch_bregman.optim": ["AdaBreg", "LinBreg", "ProxSGD"],
+    "torch_bregman.optim": ["PGD", "AdaBreg", "Bregman", "LinBreg", "ProxSGD"],
     "torch_bregman.regularizers": [
         "ElasticNet",
         "GroupL2",

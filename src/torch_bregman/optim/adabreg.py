@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from torch_bregman.optim.base import Group, Params, at_least, check_betas
-from torch_bregman.optim.mirror import Batch, MirrorOptimizer, decay_into_dual
+from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
+from torch_bregman.optim.mirror import Batch
 from torch_bregman.regularizers import Regularizer
 
 
-class AdaBreg(MirrorOptimizer):
+class AdaBreg(DualStepOptimizer):
     """The Bregman version of Adam: Adam moves the dual variable, θ is its image.
 
     v ← v − τ·m̂ / (√n̂ + ε),  θ ← prox_{δJ}(δv), with m̂ and n̂ the bias-corrected means of g and g².

@@ -64,31 +64,6 @@ class RegularizedOptimizer(Optimizer, ABC):
         """Raise ValueError where a hyperparameter of the group is out of range."""
         at_least("lr", group["lr"], 0)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step.
-
-        Args:
-            closure: evaluates the model anew and returns the loss; called with gradients enabled.
-
-        Returns:
-            The loss of the closure, or None.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._step()
-        return loss
-
-    @abstractmethod
-    def _step(self) -> None:
-        """Move all parameters that have a gradient."""
-
     @torch.no_grad()
     def regularization(self) -> list[float]:
         """Return J of each group at the current weights, with the λ in force.
@@ -166,6 +141,35 @@ class RegularizedOptimizer(Optimizer, ABC):
                     if isinstance(value, Tensor):
                         device = param.device if key in self.like_param else self.state[param][key].device
                         self.state[param][key] = value.detach().to(device=device, copy=True)
+
+
+class GradientOptimizer(RegularizedOptimizer):
+    """A regularised optimizer that takes one gradient a step."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step.
+
+        Args:
+            closure: evaluates the model anew and returns the loss; called with gradients enabled.
+
+        Returns:
+            The loss of the closure, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._step()
+        return loss
+
+    @abstractmethod
+    def _step(self) -> None:
+        """Move all parameters that have a gradient."""
 
 
 def as_dtype(grad: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,11 +10,12 @@ from torch.optim.sgd import sgd
 
 from torch_bregman.optim.acceleration import next_momentum
 from torch_bregman.optim.base import Group, Params, check_momentum
-from torch_bregman.optim.mirror import Batch, MirrorOptimizer, decay_into_dual
+from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
+from torch_bregman.optim.mirror import Batch
 from torch_bregman.regularizers import Regularizer
 
 
-class LinBreg(MirrorOptimizer):
+class LinBreg(DualStepOptimizer):
     """Linearised Bregman iterations: gradient descent on the dual variable, θ its image.
 
     v ← v − τ·d,  θ ← prox_{δJ}(δv), with d the direction of `torch.optim.SGD`, acting on v:

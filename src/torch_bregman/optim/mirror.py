@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, as_dtype, at_least
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, as_dtype, at_least
 from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
 
 _HALVES = frozenset({torch.float16, torch.bfloat16})
-_PLAIN = frozenset({Tensor, torch.nn.Parameter, torch.nn.Buffer})
-_CACHED = 1 << 17
-"""Entries moved and mapped in one go on a CPU: small enough that the mapping still finds the dual in the cache."""
 
 
 class Batch(NamedTuple):
@@ -33,7 +29,7 @@ class Batch(NamedTuple):
         return Batch(self.group, self.params[part], self.duals[part], self.grads[part], self.states[part])
 
 
-class MirrorOptimizer(RegularizedOptimizer):
+class MirrorOptimizer(GradientOptimizer):
     """Moves the dual variables v ∈ ∂J_δ(θ), then maps them back: θ = prox_{δJ}(δv).
 
     A dual variable is started at the first step with a gradient, as v = θ/δ + λp with p ∈ ∂J₁(θ), so that θ stays what
@@ -43,7 +39,7 @@ class MirrorOptimizer(RegularizedOptimizer):
     hides) are noticed at the next step: where θ no longer is the image of v, v is started anew, with one warning.
     """
 
-    like_param: ClassVar[frozenset[str]] = RegularizedOptimizer.like_param | {"subgrad"}
+    like_param: ClassVar[frozenset[str]] = GradientOptimizer.like_param | {"subgrad"}
 
     def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
         self._seen: dict[int, int] = {}
@@ -57,22 +53,6 @@ class MirrorOptimizer(RegularizedOptimizer):
         super()._check_group(group)
         at_least("delta", group["delta"], 0, above=True)
         at_least("weight_decay", group["weight_decay"], 0)
-
-    @abstractmethod
-    def _move(self, batch: Batch, foreach: bool | None, fused: bool | None) -> None:
-        """Move the duals of a batch by one step; the flags choose among torch's implementations of it."""
-
-    def _prepare(self, batches: list[Batch]) -> None:
-        """Do what has to be decided for all parameters together, before any of them moves."""
-
-    def _step(self) -> None:
-        batches = self._batches()
-        self._prepare(batches)
-        for batch in batches:
-            foreach, fused, parts = _plan(batch)
-            for part in parts:
-                self._move(part, foreach, fused)
-                self._map(part)
 
     def _batches(self) -> list[Batch]:
         """Return the parameters that have a gradient, duals up to date, one batch a group."""
@@ -126,7 +106,7 @@ class MirrorOptimizer(RegularizedOptimizer):
         count = int(changed.sum())
         if count:
             changed = group["regularizer"].coupled(changed)
-            state["subgrad"] = torch.where(changed, self._dual_of(param, group), state["subgrad"])
+            state["subgrad"].copy_(torch.where(changed, self._dual_of(param, group), state["subgrad"]))
             state["lam"] = group["lam"]
         return count
 
@@ -223,41 +203,6 @@ class MirrorOptimizer(RegularizedOptimizer):
         return float((param.detach() - image).abs().amax() / scale)
 
 
-def decay_into_dual(batch: Batch) -> None:
-    """Take v ← v − τ·wd·θ, weight decay where mirror descent needs it: on θ itself the next step would undo it."""
-    decay = batch.group["weight_decay"]
-    if decay:
-        for param, dual in zip(batch.params, batch.duals, strict=True):
-            dual.add_(param.detach(), alpha=-float(batch.group["lr"]) * decay)
-
-
 def _is_plain(group: Group) -> bool:
     """Whether the mirror map is the identity, so that a parameter in full precision is its own dual."""
     return type(group["regularizer"]) is NoRegularizer and group["delta"] == 1
-
-
-def _plan(batch: Batch) -> tuple[bool | None, bool | None, Iterable[Batch]]:
-    """Choose foreach and fused, and how much to move and map at a time.
-
-    On a CPU torch's fused kernel takes runs of about `_CACHED` entries. Elsewhere the batch stays whole and torch
-    chooses. DTensors, for which neither foreach nor fused can be relied on, take the loop.
-    """
-    foreach, fused = batch.group["foreach"], batch.group["fused"]
-    if torch.compiler.is_compiling():
-        return foreach, fused, [batch]
-    if not _PLAIN.issuperset(map(type, batch.duals)):
-        return False, False, [batch]
-    if not all([dual.is_cpu for dual in batch.duals]):  # noqa: C419 - twice as fast as a generator
-        return foreach, fused, [batch]
-    if foreach is None and fused is None:
-        foreach, fused = False, True
-    return foreach, fused, _parts(batch)
-
-
-def _parts(batch: Batch) -> Iterator[Batch]:
-    start, size = 0, 0
-    for end, dual in enumerate(batch.duals, start=1):
-        size += dual.numel()
-        if size >= _CACHED or end == len(batch.duals):
-            yield batch.cut(slice(start, end))
-            start, size = end, 0

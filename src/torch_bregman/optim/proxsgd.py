@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, as_dtype, at_least, check_momentum
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, as_dtype, at_least, check_momentum
 from torch_bregman.regularizers import Regularizer
 
 
-class ProxSGD(RegularizedOptimizer):
+class ProxSGD(GradientOptimizer):
     """Stochastic gradient step, then the proximal map: θ ← prox_{τJ}(θ − τ·d).
 
     d is the direction of `torch.optim.SGD`. Unlike Bregman iterations it starts dense and shrinks what it does not
