@@ -43,9 +43,7 @@ def make(full: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("full", type=Path, help="folder with the four .gz files of MNIST")
     parser.add_argument("--out", type=Path, default=SAMPLE, help="where to (default: the package's own)")
     arguments = parser.parse_args()

@@ -15,9 +15,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def numbered(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.arange(float(count)).view(-1, 1, 1, 1).expand(count, 1, 2, 2).contiguous(), torch.arange(
-        count
-    )
+    return torch.arange(float(count)).view(-1, 1, 1, 1).expand(count, 1, 2, 2).contiguous(), torch.arange(count)
 
 
 @given(size=st.integers(1, 40), batch_size=st.integers(0, 50), shuffle=st.booleans(), drop_last=st.booleans())

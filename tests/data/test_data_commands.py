@@ -117,9 +117,7 @@ def test_large_members_are_refused_before_they_are_read(tiny, tmp_path, monkeypa
 def test_what_is_no_archive_is_refused(tiny, tmp_path):
     other = tmp_path / "notes.txt"
     other.write_text("hello")
-    with pytest.raises(
-        DataError, match=r"notes.txt: neither a .tar\(.gz\) or .zip archive nor one of t10k-images"
-    ):
+    with pytest.raises(DataError, match=r"notes.txt: neither a .tar\(.gz\) or .zip archive nor one of t10k-images"):
         add("tiny", other)
     with pytest.raises(DataError, match=r"nothing.zip: no such file or folder"):
         add("tiny", tmp_path / "nothing.zip")

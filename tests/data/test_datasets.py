@@ -97,9 +97,7 @@ def test_normalize_is_its_formula(dtype):
     expected = (pixels - np.array([0.2, 0.7])[:, None, None]) / np.array([0.5, 0.1])[:, None, None]
     assert x.dtype == dtype
     tolerance = 4 * torch.finfo(dtype).eps
-    np.testing.assert_allclose(
-        x.double().numpy(), expected, rtol=tolerance, atol=10 * torch.finfo(torch.float32).eps
-    )
+    np.testing.assert_allclose(x.double().numpy(), expected, rtol=tolerance, atol=10 * torch.finfo(torch.float32).eps)
     y += 1
     assert torch.equal(split.images, images)
     assert torch.equal(split.labels, torch.arange(7))

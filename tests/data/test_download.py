@@ -85,9 +85,7 @@ def test_sound_files_stay_and_spoilt_ones_are_replaced_whatever_their_spelling(t
 def test_a_folder_that_cannot_be_made_is_an_error(tiny, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     downloader, _ = tiny.server()
-    with pytest.raises(
-        DataError, match=r"cannot be written to: .*: make room, or name another folder by TORCH_"
-    ):
+    with pytest.raises(DataError, match=r"cannot be written to: .*: make room, or name another folder by TORCH_"):
         fetch(tiny.info, tmp_path / "file" / "to", downloader)
 
 

@@ -84,9 +84,7 @@ class Batches:
             [0, 1, 2, 3]
         """
         if generator is None and (self.shuffle or self.augment):
-            raise ValueError(
-                "shuffling and augmentation need a generator: pass torch.Generator().manual_seed(0)"
-            )
+            raise ValueError("shuffling and augmentation need a generator: pass torch.Generator().manual_seed(0)")
         pairs = self._shuffled(generator) if self.shuffle else self._in_order()
         return self._augmented(pairs, self.augment, generator) if self.augment and generator else pairs
 
@@ -97,9 +95,7 @@ class Batches:
 
     def _in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         used = self._used()
-        return zip(
-            self.images[:used].split(self.batch_size), self.labels[:used].split(self.batch_size), strict=True
-        )
+        return zip(self.images[:used].split(self.batch_size), self.labels[:used].split(self.batch_size), strict=True)
 
     @staticmethod
     def _augmented(

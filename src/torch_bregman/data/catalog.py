@@ -45,9 +45,7 @@ class DataFile:
             'has 2 bytes, expected 3'
         """
         if self.digest is None:
-            return (
-                None if len(content) == self.size else f"has {len(content):,} bytes, expected {self.size:,}"
-            )
+            return None if len(content) == self.size else f"has {len(content):,} bytes, expected {self.size:,}"
         found = sha256(content)
         return None if found == self.digest else f"has SHA-256 {found}, expected {self.digest}"
 

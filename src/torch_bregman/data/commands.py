@@ -57,9 +57,7 @@ def list_sets() -> list[SetStatus]:
         >>> [status.name for status in list_sets()]
         ['sample', 'mnist', 'fashion-mnist', 'cifar10']
     """
-    return [
-        SetStatus(info.name, info.about, *info.sizes, info.licence, _found(info)) for info in CATALOG.values()
-    ]
+    return [SetStatus(info.name, info.about, *info.sizes, info.licence, _found(info)) for info in CATALOG.values()]
 
 
 def _found(info: SetInfo) -> str | None:

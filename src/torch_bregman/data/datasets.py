@@ -41,9 +41,7 @@ class Split:
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise DataError(f"images are {images.dtype} {tuple(images.shape)}, must be uint8 (N, C, H, W)")
         if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-            raise DataError(
-                f"labels are {labels.dtype} {tuple(labels.shape)}, must be int64 ({len(images)},)"
-            )
+            raise DataError(f"labels are {labels.dtype} {tuple(labels.shape)}, must be int64 ({len(images)},)")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,9 +81,7 @@ class DataSet:
         return channels, height, width
 
 
-def load(
-    name: str = "sample", directory: str | os.PathLike[str] | None = None, download: bool = True
-) -> DataSet:
+def load(name: str = "sample", directory: str | os.PathLike[str] | None = None, download: bool = True) -> DataSet:
     """Data set of that name, from wherever it is.
 
     Looked for in ``directory`` alone where one is given; else in what the environment variable
@@ -200,14 +196,10 @@ def normalize(
     """
     channels = split.images.shape[1]
     if not len(mean) == len(std) == channels or min(std) <= 0:
-        raise DataError(
-            f"mean {mean} and std {std}: must be one number for each of {channels} channels, std > 0"
-        )
+        raise DataError(f"mean {mean} and std {std}: must be one number for each of {channels} channels, std > 0")
     if not dtype.is_floating_point:
         raise DataError(f"cannot normalise to {dtype}: choose a floating-point type, e.g. torch.float32")
     precise = torch.promote_types(dtype, torch.float32)  # half precision is rounded once, at the end
     x = split.images.to(device).to(precise)
-    center, scale = (
-        torch.as_tensor(moment, dtype=precise, device=device).view(1, -1, 1, 1) for moment in (mean, std)
-    )
+    center, scale = (torch.as_tensor(moment, dtype=precise, device=device).view(1, -1, 1, 1) for moment in (mean, std))
     return x.div_(255).sub_(center).div_(scale).to(dtype), split.labels.to(device, copy=True)

@@ -116,9 +116,7 @@ def read_folder(info: SetInfo, folder: Path, *, verify: bool, source: str) -> Ra
     found = [(file, *_read_file(file, folder)) for file in info.files]
     faults = [f"{path}: {fault}" for file, path, content in found if (fault := file.fault(content))]
     if verify and faults:
-        raise DataError(
-            f"{faults[0]}: remove it and get it anew, or give own data by its folder (directory=)"
-        )
+        raise DataError(f"{faults[0]}: remove it and get it anew, or give own data by its folder (directory=)")
     named = [(str(path), content) for _, path, content in found]
     train, test = _part(info, named[: len(info.train)]), _part(info, named[len(info.train) :])
     if train[0].shape[1:] != test[0].shape[1:]:
@@ -156,6 +154,4 @@ def _check(images: np.ndarray, labels: np.ndarray, num_classes: int, name: str) 
     if len(images) != len(labels):
         raise DataError(f"{name}: {len(images):,} images, but {len(labels):,} labels to them")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise DataError(
-            f"{name}: its labels run {labels.min()}..{labels.max()}, must be 0..{num_classes - 1}"
-        )
+        raise DataError(f"{name}: its labels run {labels.min()}..{labels.max()}, must be 0..{num_classes - 1}")

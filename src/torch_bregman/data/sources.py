@@ -119,9 +119,7 @@ def read_set(
 
 def _read_directory(info: SetInfo, folder: Path) -> RawSet:
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder: name the one with {info.files[0].name} and the other files"
-        )
+        raise DataError(f"{folder}: no such folder: name the one with {info.files[0].name} and the other files")
     return read_folder(info, folder, verify=False, source=f"directory {folder}")
 
 

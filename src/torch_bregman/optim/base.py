@@ -66,7 +66,7 @@ class RegularizedOptimizer(Optimizer, ABC):
 
     @torch.no_grad()
     def regularization(self) -> list[float]:
-        """Return J of each group at the current weights, with the λ in force.
+        """Return J of each group at the current weights, with the λ in force; nan where there is no J.
 
         Example:
             >>> import torch, torch_bregman as tb
@@ -74,10 +74,7 @@ class RegularizedOptimizer(Optimizer, ABC):
             >>> tb.LinBreg([weight], lr=0.1, regularizer=tb.L1(0.5)).regularization()
             [1.5]
         """
-        return [
-            float(sum(group["regularizer"].value(p.detach(), lam=group["lam"]) for p in group["params"]))
-            for group in self.param_groups
-        ]
+        return [_penalty(group) for group in self.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors, numbers, strings, None and dicts: it loads under `weights_only=True`."""
@@ -170,6 +167,13 @@ class GradientOptimizer(RegularizedOptimizer):
     @abstractmethod
     def _step(self) -> None:
         """Move all parameters that have a gradient."""
+
+
+def _penalty(group: Group) -> float:
+    regularizer = group["regularizer"]
+    if not regularizer.deterministic:
+        return math.nan
+    return float(sum(regularizer.value(param.detach(), lam=group["lam"]) for param in group["params"]))
 
 
 def as_dtype(grad: Tensor, dtype: torch.dtype) -> Tensor:
