@@ -25,7 +25,7 @@ class DataConf(Checked):
 
     name: Literal["sample", "mnist", "fashion-mnist", "cifar10"] = "sample"
     dir: str | None = None
-    batch_size: int = 128
+    batch_size: int = 32
     validation: float = 0.1
     shift: int = 0
     flip: bool = False
