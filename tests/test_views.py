@@ -53,10 +53,7 @@ def test_restore_undoes_matrix(name, shape, layout):
 
 @pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
 def test_matrix_reads_entries_whatever_the_memory_format(name, shape):
-    if len(shape) == 4:
-        x = counted(shape).contiguous(memory_format=torch.channels_last)
-    else:
-        x = strided(counted(shape))
+    x = counted(shape).contiguous(memory_format=torch.channels_last) if len(shape) == 4 else strided(counted(shape))
     view = get_view(name)
     assert np.array_equal(view.matrix(x).long().numpy(), np.stack(groups(name, shape)))
     assert torch.equal(view.restore(view.matrix(x), x), x)

@@ -61,7 +61,7 @@ def test_agrees_with_the_full_decomposition(case, dtype):
     got = svt_gram(given_matrix, threshold)
     assert got.dtype == dtype
     # float64 squares: a value σ > t comes with an error of some eps·σ1²/σ ≤ eps·σ1²/t
-    gram = 10 * np.finfo(np.float64).eps * S[0] ** 2 / threshold if threshold else 0.0
+    gram = 10 * np.finfo(np.float64).eps * S[0] * max(1.0, S[0] / (threshold or np.inf))
     rounding = torch.finfo(dtype).eps * np.abs(expected).max()
     assert np.abs(got.double().numpy() - expected).max() <= rounding + gram
 
