@@ -147,3 +147,8 @@ def write(result: Tensor, out: Tensor | None) -> Tensor:
 def largest(x: Tensor) -> Tensor:
     """Return the largest entry, 0 for an empty tensor."""
     return x.amax() if x.numel() else torch.zeros((), dtype=x.dtype, device=x.device)
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Return halves as float32, anything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
