@@ -148,7 +148,7 @@ def check_lam(lam: float) -> None:
 def check_ratio(name: str, ratio: float) -> None:
     """Raise ValueError where a mixing ratio lies outside [0, 1]."""
     if not 0 <= ratio <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {ratio!r}")
+        raise ValueError(f"{name} must lie in [0, 1], got {ratio!r}: 1 is the l1 norm alone, 0 leaves it out")
 
 
 def write(result: Tensor, out: Tensor | None) -> Tensor:
