@@ -11,7 +11,8 @@ def svt_gram(matrix: Tensor, threshold: float) -> Tensor:
 
     For V = U S Wᵀ this is U max(S − t, 0) Wᵀ, the proximal map of t·‖·‖_* (Cai, Candès, Shen 2010). With m ≤ n and
     V Vᵀ = U S² Uᵀ it equals U diag(max(1 − t/S, 0)) Uᵀ V: no singular vectors of the long side are needed. Gram matrix
-    and eigenvectors are float64, which for float32 input is exact to rounding.
+    and eigenvectors are float64, which for float32 input is exact to rounding; for float64 input the error is of the
+    order of eps·σ₁²/t, σ₁ the largest singular value.
 
     Args:
         matrix: m × n, floating point.
@@ -36,7 +37,7 @@ def svt_gram(matrix: Tensor, threshold: float) -> Tensor:
     peak = exact.abs().amax()
     if not torch.isfinite(peak):
         raise ValueError("singular value thresholding needs finite entries, got nan or inf: lower lr or clip gradients")
-    if peak == 0:
+    if peak == 0 or threshold == 0:
         return matrix.clone()
     exact = exact / peak  # squares of entries near the limits of float64 would leave its range
     squares, U = torch.linalg.eigh(exact @ exact.mT)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_bregman.linalg import svt_gram
-from torch_bregman.regularizers.base import Regularizer, largest, write
+from torch_bregman.regularizers.base import Regularizer, at_least_float, largest, write
 from torch_bregman.views import View, get_view
 
 
@@ -47,7 +47,8 @@ class Nuclear(Regularizer):
     def value(self, x: Tensor, *, lam: float | None = None) -> Tensor:
         """Return λ Σ σ_i."""
         matrix = self.matrix(x)
-        return self.strength(lam) * (torch.linalg.svdvals(_at_least_float(matrix)).sum() if matrix.numel() else x.sum())
+        total = torch.linalg.svdvals(at_least_float(matrix)).sum() if matrix.numel() else x.sum()
+        return (self.strength(lam) * total).to(x.dtype)
 
     def prox(self, x: Tensor, step: float = 1.0, *, lam: float | None = None, out: Tensor | None = None) -> Tensor:
         """Return U max(S − step·λ, 0) Vᵀ."""
@@ -59,7 +60,7 @@ class Nuclear(Regularizer):
         matrix = self.matrix(x)
         if matrix.numel() == 0:
             return torch.zeros_like(x)
-        U, S, Vh = torch.linalg.svd(_at_least_float(matrix), full_matrices=False)
+        U, S, Vh = torch.linalg.svd(at_least_float(matrix), full_matrices=False)
         # float32 weights made by a product of factors carry its rounding as singular values of about eps·σ_1
         noise = 4 * max(matrix.shape) ** 0.5 * torch.finfo(matrix.dtype).eps * S[0]
         kept = noise < S
@@ -71,7 +72,7 @@ class Nuclear(Regularizer):
         matrix = self.matrix(x)
         if matrix.numel() == 0:
             return largest(x)
-        return torch.linalg.matrix_norm(_at_least_float(matrix), ord=2).to(x.dtype)
+        return torch.linalg.matrix_norm(at_least_float(matrix), ord=2).to(x.dtype)
 
     def coupled(self, mask: Tensor) -> Tensor:
         """Widen any mark to the whole tensor."""
@@ -80,7 +81,3 @@ class Nuclear(Regularizer):
     def matrix(self, x: Tensor) -> Tensor:
         """Return x as a matrix."""
         return get_view(self.view).matrix(x)
-
-
-def _at_least_float(matrix: Tensor) -> Tensor:
-    return matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix

@@ -49,7 +49,7 @@ class SoftBernoulli(Regularizer):
         """Return sign(x)·b, b drawn anew at every call."""
         odds = torch.tanh(x.abs() - step * self.strength(lam)).add_(1).div_(2)
         coins = torch.rand(x.shape, generator=self._generator).to(x.device) < odds
-        return write(torch.sign(x) * coins, out)
+        return write(torch.where(odds.isnan(), odds, torch.sign(x) * coins), out)  # sign(nan) is 0
 
     def subgradient(self, x: Tensor, *, lam: float | None = None) -> NoReturn:
         """Raise TypeError: there is no J."""
