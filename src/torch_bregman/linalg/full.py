@@ -36,7 +36,7 @@ class FullEngine(Engine):
             raise not_finite()
         try:
             U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             if not self._warned:
                 warnings.warn(
                     "a singular value decomposition did not converge: the Gram engine took over", stacklevel=2
