@@ -11,6 +11,7 @@ from torch.optim.sgd import sgd
 from torch_bregman.optim.acceleration import next_momentum
 from torch_bregman.optim.base import Group, Params, check_momentum
 from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
+from torch_bregman.optim.gradients import spared
 from torch_bregman.optim.mirror import Batch
 from torch_bregman.regularizers import Regularizer
 
@@ -118,7 +119,7 @@ class LinBreg(DualStepOptimizer):
             return
         sgd(
             batch.duals,
-            batch.grads,
+            spared(batch.grads, nesterov=group["nesterov"], foreach=foreach, fused=fused),
             _buffers(batch) if group["momentum"] else [None] * len(batch.duals),
             weight_decay=0.0,
             momentum=group["momentum"],

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from torch_bregman.optim.acceleration import next_momentum
-from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, as_dtype
+from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, at_least
+from torch_bregman.optim.gradients import matching
 from torch_bregman.regularizers import Regularizer
 
 _MOST_BACKTRACKS = 60
@@ -69,7 +70,8 @@ class PGD(RegularizedOptimizer):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if not 0 < group["backtracking"] <= 1:
+        at_least("backtracking", group["backtracking"], 0, above=True)
+        if group["backtracking"] > 1:
             raise ValueError(f"backtracking must lie in (0, 1], got {group['backtracking']!r}: 1 switches it off")
         for key, start in (("t", 1.0), ("objective", math.inf), ("shrink", 1.0)):
             group.setdefault(key, start)
@@ -119,7 +121,7 @@ class PGD(RegularizedOptimizer):
                     param.add_(param - self.state[param]["previous"], alpha=momentum)
         loss = _evaluate(closure)
         moving = [
-            (group, param, param.clone(), as_dtype(param.grad, param.dtype).clone())
+            (group, param, param.clone(), matching(param.grad, param).clone())
             for group in self.param_groups
             if float(group["lr"])
             for param in group["params"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from torch_bregman.optim.base import GradientOptimizer, Group, Params, as_dtype, at_least, check_momentum
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least, check_momentum
+from torch_bregman.optim.gradients import is_dense, matching, spared
 from torch_bregman.regularizers import Regularizer
 
 
@@ -80,14 +81,16 @@ class ProxSGD(GradientOptimizer):
             if params:
                 self._descend(group, params)
                 step, lam = float(group["lr"]), group["lam"]
-                for param in params:
+                for param in params if step else []:
                     group["regularizer"].prox(param, step, lam=lam, out=param)
 
     def _descend(self, group: Group, params: list[Tensor]) -> None:
         buffers = [self.state[param].get("momentum_buffer") for param in params]
+        grads = [matching(param.grad, param) for param in params if param.grad is not None]
+        foreach, fused = group["foreach"], group["fused"] and all(map(is_dense, params))
         sgd(
             params,
-            [as_dtype(param.grad, param.dtype) for param in params if param.grad is not None],
+            spared(grads, nesterov=group["nesterov"], foreach=foreach, fused=fused),
             buffers,
             weight_decay=group["weight_decay"],
             momentum=group["momentum"],
@@ -95,8 +98,8 @@ class ProxSGD(GradientOptimizer):
             dampening=group["dampening"],
             nesterov=group["nesterov"],
             maximize=group["maximize"],
-            foreach=group["foreach"],
-            fused=group["fused"],
+            foreach=foreach,
+            fused=fused,
         )
         if group["momentum"]:
             for param, buffer in zip(params, buffers, strict=True):
