@@ -9,10 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least
+from torch_bregman.optim.base import GradientOptimizer, Group, at_least
 from torch_bregman.optim.gradients import is_dense, matching, stands_still
-from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
+from torch_bregman.optim.low_rank import forget, image, threshold_into
+from torch_bregman.regularizers import NoRegularizer, Nuclear, check_lam
 
+_ENGINE_ERROR = 4e-3
 _HALVES = frozenset({torch.float16, torch.bfloat16})
 
 
@@ -43,14 +45,6 @@ class MirrorOptimizer(GradientOptimizer):
     """
 
     like_param: ClassVar[frozenset[str]] = GradientOptimizer.like_param | {"subgrad"}
-
-    def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
-        self._seen: dict[int, int] = {}
-        super().__init__(params, defaults, regularizer)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._seen = {}  # after loading or copying, the first step compares θ with the image of v
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
@@ -111,25 +105,41 @@ class MirrorOptimizer(GradientOptimizer):
             changed = group["regularizer"].coupled(changed)
             state["subgrad"].copy_(torch.where(changed, self._dual_of(param, group), state["subgrad"]))
             state["lam"] = group["lam"]
+            forget(state)
         return count
 
     def _deviation(self, param: Tensor, group: Group, state: dict[str, Any]) -> Tensor:
         """Return by how much |θ − prox_{δJ}(δv)| exceeds what rounding explains."""
         v, delta = state["subgrad"], group["delta"]
-        image = group["regularizer"].mirror(v, delta, lam=state["lam"])
-        rounding = 64 * torch.finfo(v.dtype).eps * delta * v.abs().amax() if v.numel() else 0
-        allowed = 2 * torch.finfo(param.dtype).eps * image.abs() + rounding
-        return (param.detach() - image).abs() - allowed
+        expected, error = self._image(param, group, state)
+        rounding = 64 * torch.finfo(v.dtype).eps * delta * v.abs().amax() + error if v.numel() else 0
+        allowed = 2 * torch.finfo(param.dtype).eps * expected.abs() + rounding
+        return (param.detach() - expected).abs() - allowed
+
+    def _image(self, param: Tensor, group: Group, state: dict[str, Any]) -> tuple[Tensor, float]:
+        """Return the image of v, and how far from it θ may be: engines for low rank are not exact."""
+        regularizer, v = group["regularizer"], state["subgrad"]
+        if isinstance(regularizer, Nuclear):
+            written = image(regularizer, state, v)
+            if written is not None:
+                return written, 0.0
+            exact = regularizer.mirror(v, group["delta"], lam=state["lam"])
+            return exact, _ENGINE_ERROR * float(exact.norm())
+        return regularizer.mirror(v, group["delta"], lam=state["lam"]), 0.0
 
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
         group, seen = batch.group, self._seen
         if stands_still(group["lr"]):
             return
-        mirror, delta, lam = group["regularizer"].mirror, group["delta"], group["lam"]
+        regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
+        mirror, low_rank = regularizer.mirror, isinstance(regularizer, Nuclear)
         for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
             if dual is not param:
-                mirror(dual, delta, lam=lam, out=param)
+                if low_rank:
+                    threshold_into(regularizer, dual, lam, delta, param, state)
+                else:
+                    mirror(dual, delta, lam=lam, out=param)
                 state["lam"] = lam
                 seen[id(param)] = param._version
 
@@ -207,9 +217,9 @@ class MirrorOptimizer(GradientOptimizer):
 
     def _residual(self, group: Group, param: Tensor) -> float:
         state = self.state[param]
-        image = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
+        exact = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
         scale = group["delta"] * state["subgrad"].abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
-        return float((param.detach() - image).abs().amax() / scale)
+        return float((param.detach() - exact).abs().amax() / scale)
 
 
 def _at_least_float(param: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class PGD(RegularizedOptimizer):
         t = self._shared("t")
         following, momentum = next_momentum(t) if self._shared("accelerated") else (1.0, 0.0)
         loss, after = self._proximal_step(closure, momentum)
-        if momentum and not after + self._penalty() <= self._shared("objective"):
+        if momentum and not after + self._total_penalty() <= self._shared("objective"):
             _restore(self._params(), start)
             following, momentum = next_momentum(1.0)
             loss, after = self._proximal_step(closure, 0.0)
@@ -110,7 +110,7 @@ class PGD(RegularizedOptimizer):
             if param.grad is not None:
                 self.state[param]["previous"] = before
         self._share("t", following)
-        self._share("objective", after + self._penalty())
+        self._share("objective", after + self._total_penalty())
         return loss
 
     def _proximal_step(self, closure: Callable[[], float], momentum: float) -> tuple[float, float]:
@@ -142,7 +142,7 @@ class PGD(RegularizedOptimizer):
     def _params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]
 
-    def _penalty(self) -> float:
+    def _total_penalty(self) -> float:
         return sum(self.regularization())
 
     def _shared(self, key: str) -> Any:

@@ -7,7 +7,8 @@ from torch.optim.sgd import sgd
 
 from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least, check_momentum
 from torch_bregman.optim.gradients import is_dense, matching, spared
-from torch_bregman.regularizers import Regularizer
+from torch_bregman.optim.low_rank import threshold_into
+from torch_bregman.regularizers import Nuclear, Regularizer
 
 
 class ProxSGD(GradientOptimizer):
@@ -80,9 +81,16 @@ class ProxSGD(GradientOptimizer):
             params = [param for param in group["params"] if param.grad is not None]
             if params:
                 self._descend(group, params)
-                step, lam = float(group["lr"]), group["lam"]
-                for param in params if step else []:
-                    group["regularizer"].prox(param, step, lam=lam, out=param)
+                for param in params if float(group["lr"]) else []:
+                    self._shrink(group, param)
+
+    def _shrink(self, group: Group, param: Tensor) -> None:
+        regularizer, step = group["regularizer"], float(group["lr"])
+        if isinstance(regularizer, Nuclear):
+            threshold_into(regularizer, param, step * group["lam"], 1.0, param, self.state[param])
+            self._seen[id(param)] = param._version
+        else:
+            regularizer.prox(param, step, lam=group["lam"], out=param)
 
     def _descend(self, group: Group, params: list[Tensor]) -> None:
         buffers = [self.state[param].get("momentum_buffer") for param in params]
