@@ -75,7 +75,8 @@ def explain(error: Exception) -> str:
     return text.replace('Parser key "config":', "--config:").replace("Problems parsing config:", "--config is no YAML:")
 
 
-_WRONG_VALUE = re.compile(r'Parser key "(?P<key>[\w.]+)":.*?(?:(?:Got|Given) value: (?P<value>(?:(?!Given value:).)*))?$')
+_GOT = r"(?:Got|Given) value: (?P<value>(?:(?!Given value:).)*)"
+_WRONG_VALUE = re.compile(rf'Parser key "(?P<key>[\w.]+)":.*?(?:{_GOT})?$')
 _UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments: -*|does not accept (?:option|nested key) ')(?P<key>[\w.-]+)")
 _NO_MAPPING = re.compile(r"Unexpected config: ?(?P<value>.*)$")
 
