@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from torch_bregman import __version__
-from torch_bregman.train.command_line import add_conf, build_conf
+from torch_bregman.train.command_line import add_conf, build_conf, explain
 
 if TYPE_CHECKING:
     from torch_bregman.train import Result
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError) as error:
         if os.environ.get("BREGMAN_TRACEBACK"):
             raise
-        print(f"bregman: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bregman: error: {explain(error)}", file=sys.stderr)
         return 2
 
 
@@ -69,11 +69,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     data.add_argument("paths", type=str, nargs="*", help="for add: files, folders or an archive that holds them")
     subcommands.add_subcommand("data", data, help="see, download or add data sets")
 
-    return parser, {"train": lambda parsed: _train(train, parsed), "resume": _resume, "data": _data}
+    return parser, {"train": _train, "resume": _resume, "data": _data}
 
 
-def _train(parser: ArgumentParser, parsed: Namespace) -> int:
-    conf = build_conf(parser, parsed)
+def _train(parsed: Namespace) -> int:
+    conf = build_conf(parsed)
     from torch_bregman.train import fit
 
     _draw(fit(conf))

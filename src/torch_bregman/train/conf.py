@@ -274,7 +274,10 @@ class Conf(Checked):
             if isinstance(values.get(key), dict):
                 values[key] = _build(kind, values[key], f"{key}.")
         if isinstance(values.get("rules"), dict):
-            values["rules"] = {k: _build(RegularizerConf, v, f"rules.{k}.") for k, v in values["rules"].items()}
+            values["rules"] = {
+                key: _build(RegularizerConf, rule, f"rules.{key}.") if isinstance(rule, dict) else rule
+                for key, rule in values["rules"].items()
+            }
         return _build(cls, values, "")
 
     @classmethod
@@ -295,7 +298,10 @@ def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
     for key in values:
         if key not in known:
             raise ValueError(f"unknown field {prefix}{key}: use one of {', '.join(sorted(known))}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(prefix) else f"{prefix}{error}") from None
 
 
 def _within(name: str, value: float, least: float, most: float, hint: str) -> None:

@@ -159,8 +159,13 @@ def _regularizer(conf: RegularizerConf) -> Regularizer:
 
 
 def _key(name: str, model: nn.Module) -> type[nn.Module] | str:
-    """Return the module type of that name where the model has one, else the name as a pattern."""
-    return next((kind for module in model.modules() for kind in type(module).__mro__ if kind.__name__ == name), name)
+    """Return the module type of that name, of the model or of torch.nn, else the name as a pattern."""
+    for module in model.modules():
+        for kind in type(module).__mro__:
+            if kind.__name__ == name:
+                return kind
+    known = getattr(nn, name, None)
+    return known if inspect.isclass(known) and issubclass(known, nn.Module) else name
 
 
 def _penalty(groups: list[dict[str, Any]]) -> Callable[[], Tensor] | None:
