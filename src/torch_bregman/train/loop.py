@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
 
-from torch_bregman.metrics import density, layer_densities
+from torch_bregman.metrics import density, layer_densities, named_weights
 from torch_bregman.optim import RegularizedOptimizer
+from torch_bregman.regularizers import Nuclear
 from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.evaluation import evaluate
@@ -113,8 +114,8 @@ class _Session:
         held_out = self.parts.validation
         score = evaluate(self.parts.model, held_out or self.parts.test, self.parts.autocast)
         kind = "val" if held_out else "test"
-        self._advance_schedule(score.loss)
-        return {
+        ranks = low_ranks(self.parts.model, self.parts.optimizer)
+        row = {
             "epoch": epoch,
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
@@ -122,11 +123,13 @@ class _Session:
             f"{kind}_accuracy": score.accuracy,
             "density": density(self.parts.model),
             "layer_density": layer_densities(self.parts.model),
+            **({"layer_rank": ranks} if ranks else {}),
             "J": _penalties(self.parts),
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
-            "seconds": time.perf_counter() - start,
         }
+        self._advance_schedule(score.loss)
+        return {**row, "seconds": time.perf_counter() - start}
 
     def _train(self, epoch: int) -> tuple[float, float]:
         """Go once through the training images; return mean loss and accuracy over them."""
@@ -182,6 +185,8 @@ class _Session:
             raise TrainingDivergedError(f"the loss is {losses} in epoch {epoch}, {kept}: lower optim.lr (now {rate:g})")
 
     def _advance_schedule(self, loss: float) -> None:
+        for schedule in self.parts.schedules:
+            schedule.step(loss)
         scheduler = self.parts.scheduler
         if scheduler is None or self.conf.schedule.every == "step":
             return
@@ -202,6 +207,7 @@ class _Session:
             "model": parts.model.state_dict(),
             "optimizer": parts.optimizer.state_dict(),
             "scheduler": parts.scheduler.state_dict() if parts.scheduler else None,
+            "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
             "scaler": parts.scaler.state_dict() if parts.scaler else None,
             "best": self.best,
             "rows": [*self.history.rows, row],
@@ -220,6 +226,8 @@ class _Session:
             self.parts.optimizer.load_state_dict(saved["optimizer"])
             if self.parts.scheduler:
                 self.parts.scheduler.load_state_dict(saved["scheduler"])
+            for i, schedule in enumerate(self.parts.schedules):
+                schedule.load_state_dict(saved["schedules"][str(i)])
             if self.parts.scaler:
                 self.parts.scaler.load_state_dict(saved["scaler"])
             self.best = saved["best"]
@@ -242,6 +250,7 @@ class _Session:
             "density": density(parts.model),
             "weights": sum(p.numel() for p in weights),
             "weights_left": sum(int(p.count_nonzero()) for p in weights),
+            **_stored(parts.model, parts.optimizer),
             "seconds": sum(row["seconds"] for row in rows),
             "data": parts.source,
         }
@@ -282,7 +291,29 @@ def _seed_epoch(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def _by_group(optimizer: torch.optim.Optimizer, key: str) -> dict[str, float]:
+def low_ranks(model: nn.Module, optimizer: Optimizer) -> dict[str, int]:
+    """Return the ranks of the weights under a nuclear norm, by name."""
+    return {name: len(factors[0]) for name, factors in _factors(model, optimizer).items()}
+
+
+def _stored(model: nn.Module, optimizer: Optimizer) -> dict[str, int]:
+    """Return how many numbers the weights take, those of low rank as two factors where that is less."""
+    factors = _factors(model, optimizer)
+    if not factors:
+        return {}
+    thin = {name: left.numel() + right.numel() for name, (left, right) in factors.items()}
+    return {"stored": sum(min(p.numel(), thin.get(name, p.numel())) for name, p in named_weights(model).items())}
+
+
+def _factors(model: nn.Module, optimizer: Optimizer) -> dict[str, tuple[Tensor, Tensor]]:
+    if not isinstance(optimizer, RegularizedOptimizer):
+        return {}
+    groups = [group for group in optimizer.param_groups if isinstance(group["regularizer"], Nuclear)]
+    low = {id(param) for group in groups for param in group["params"]}
+    return {name: optimizer.factors(p) for name, p in model.named_parameters() if id(p) in low}
+
+
+def _by_group(optimizer: Optimizer, key: str) -> dict[str, float]:
     return {str(number): float(group[key]) for number, group in enumerate(optimizer.param_groups) if key in group}
 
 

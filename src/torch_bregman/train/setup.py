@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 import torch_bregman.optim as optim
+import torch_bregman.schedulers as schedulers
 from torch_bregman.data import Batches, Compose, DataSet, Flip, Shift, Split, black, holdout, load, normalize
 from torch_bregman.groups import param_groups
 from torch_bregman.init import low_rank_, sparsify_
 from torch_bregman.models import MODELS, build
 from torch_bregman.regularizers import Regularizer, from_spec
+from torch_bregman.schedulers import Schedule
 from torch_bregman.train.conf import Conf, RegularizerConf
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -34,6 +36,7 @@ class Parts:
         model: the network.
         optimizer: what moves it.
         scheduler: what moves the learning rate, or None.
+        schedules: what moves λ and the rank cap, once an epoch.
         scaler: of the gradients, for float16 only.
         autocast: the type of autocast, or None.
         penalty: J as a term of the loss, for the dense baselines, or None.
@@ -47,6 +50,7 @@ class Parts:
     model: nn.Module
     optimizer: Optimizer
     scheduler: Any
+    schedules: list[Schedule]
     scaler: torch.amp.GradScaler | None
     autocast: torch.dtype | None
     penalty: Callable[[], Tensor] | None
@@ -72,6 +76,7 @@ def set_up(conf: Conf) -> Parts:
         model=model,
         optimizer=optimizer,
         scheduler=_scheduler(conf, optimizer, len(train)),
+        schedules=_schedules(conf, optimizer),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
         penalty=penalty,
@@ -185,6 +190,35 @@ def _scheduler(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
     return _call(kind, "schedule.options", optimizer, **{**lengths, **conf.schedule.options})
 
 
+def _schedules(conf: Conf, optimizer: Optimizer) -> list[Schedule]:
+    """Return the schedules of λ and of the rank cap."""
+    made: list[Schedule] = []
+    for what, part, plateau, calendar in (
+        ("lam_schedule", conf.lam_schedule, schedulers.LamOnPlateau, schedulers.LamSchedule),
+        ("rank_schedule", conf.rank_schedule, schedulers.RankOnPlateau, schedulers.RankSchedule),
+    ):
+        options = part.options
+        if part.name is None:
+            if options:
+                raise ValueError(f"{what}.options {options} have no effect without {what}.name")
+        elif part.name in ("plateau", "energy"):
+            kind = plateau if part.name == "plateau" else schedulers.RankByEnergy
+            made.append(_call(kind, f"{what}.options", optimizer, **options))
+        else:
+            made.append(calendar(optimizer, _calendar(what, part.name, options, conf.epochs)))  # pyright: ignore[reportArgumentType]
+    return made
+
+
+def _calendar(what: str, name: str, options: dict[str, Any], epochs: int) -> schedulers.Calendar:
+    if name == "listed":
+        values = options.get("values", {})
+        if set(options) != {"values"} or not isinstance(values, dict):
+            raise ValueError(f"{what}.options of listed must be values by epoch, e.g. {{values: {{0: 8, 10: 16}}}}")
+        return schedulers.listed({int(epoch): float(value) for epoch, value in values.items()})
+    kind = {"linear": schedulers.linear, "cosine": schedulers.cosine}[name]
+    return _call(kind, f"{what}.options", **{"steps": epochs, **options})
+
+
 def _lookup(module: Any, name: str, parent: type[Any], what: str) -> type[Any]:
     kind = getattr(module, name, None)
     if not (inspect.isclass(kind) and issubclass(kind, parent)):
@@ -192,7 +226,7 @@ def _lookup(module: Any, name: str, parent: type[Any], what: str) -> type[Any]:
     return kind
 
 
-def _call(kind: type[Any], what: str, *args: Any, **options: Any) -> Any:
+def _call(kind: Callable[..., Any], what: str, *args: Any, **options: Any) -> Any:
     try:
         return kind(*args, **options)
     except TypeError as error:
