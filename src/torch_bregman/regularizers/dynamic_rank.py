@@ -81,6 +81,10 @@ class DynamicRankNuclear(Nuclear):
         left, right = full.left[..., :k, :], full.right[..., :k, :]
         return Thresholded(left, right, full.values[..., :k], threshold, full.error, reason)
 
+    def admits_all(self, x: Tensor) -> bool:
+        """Return whether the cap is no less than the full rank."""
+        return self.get_rank() >= min(self.matrix(x).shape)
+
     def check_domain(self, x: Tensor) -> None:
         """Raise ValueError where the rank of x exceeds the cap."""
         matrix = self.matrix(x)

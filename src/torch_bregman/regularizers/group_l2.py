@@ -45,6 +45,8 @@ def _in_range(norms: Tensor, split: Tensor, inner: tuple[int, ...]) -> bool:
 
 
 def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
+    if not inner:
+        return split.abs()
     # vector_norm is fast over the last dimensions and 20 times slower than a sum of squares over the first one
     if inner == tuple(range(split.ndim - len(inner), split.ndim)) or split.requires_grad:
         return torch.linalg.vector_norm(split, dim=inner, keepdim=True)
@@ -132,7 +134,8 @@ def shrink_groups(
     """
     if threshold == 0:
         return write(like, out) if out is not None else like.clone()
-    norms = _fast_norms(split, inner) if _LEAST < threshold < 1 / _LEAST else group_norms(split, inner)
+    ordinary = _LEAST < threshold < 1 / _LEAST and split.dtype not in (torch.float16, torch.bfloat16)
+    norms = _fast_norms(split, inner) if ordinary else group_norms(split, inner)
     scale = (-threshold / norms).add_(1).clamp_min_(0)
     if out is None or out.dtype != like.dtype:
         return write((split * scale).to(like.dtype).reshape(like.shape), out)

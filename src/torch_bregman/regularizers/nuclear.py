@@ -57,7 +57,7 @@ class Nuclear(Regularizer):
     def prox(self, x: Tensor, step: float = 1.0, *, lam: float | None = None, out: Tensor | None = None) -> Tensor:
         """Return U max(S − step·λ, 0) Vᵀ, exactly."""
         threshold = step * self.strength(lam)
-        if threshold == 0 and self.convex and torch.isfinite(x).all():
+        if threshold == 0 and self.admits_all(x) and torch.isfinite(x).all():
             return write(x, out) if out is not None else x.clone()
         wide = x if x.dtype == torch.float64 else x.double()
         matrix = self.threshold(wide, threshold, GramEngine()).matrix().to(x.dtype)
@@ -72,6 +72,10 @@ class Nuclear(Regularizer):
             engine: may remember the last weight it saw.
         """
         return engine(self.matrix(x), threshold)
+
+    def admits_all(self, x: Tensor) -> bool:
+        """Return whether weights of this shape may have any rank."""
+        return True
 
     def new_engine(self) -> Engine:
         """Return an engine for one weight, without memory."""
