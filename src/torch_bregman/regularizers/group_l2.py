@@ -42,7 +42,7 @@ def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
         split = split.float()
     if inner == tuple(range(split.ndim - len(inner), split.ndim)) or split.requires_grad:
         return torch.linalg.vector_norm(split, dim=inner, keepdim=True)
-    return split.square().sum(dim=inner, keepdim=True).sqrt_()
+    return split.square().sum(dim=inner, keepdim=True).sqrt()  # in place it fails on partial sums of shards
 
 
 def _scaled_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
