@@ -88,7 +88,7 @@ class PGD(RegularizedOptimizer):
             f(y).
         """
         if not any(float(group["lr"]) for group in self.param_groups):
-            return None if closure is None else _evaluate(closure)
+            return self._stand_still(closure)
         if closure is None:
             raise ValueError("PGD evaluates the loss more than once a step: call step(closure)")
         start = [param.clone() for param in self._params()]
@@ -97,6 +97,14 @@ class PGD(RegularizedOptimizer):
         except BaseException:
             _restore(self._params(), start)
             raise
+
+    def _stand_still(self, closure: Callable[[], float] | None) -> float | None:
+        # torch's distributed checkpoints step like this, without a closure, to learn what the state will hold
+        loss = None if closure is None else _evaluate(closure)
+        for param in self._params():
+            if param.grad is not None:
+                self.state[param].setdefault("previous", param.clone())
+        return loss
 
     def _advance(self, closure: Callable[[], float], start: list[Tensor]) -> float:
         t = self._shared("t")

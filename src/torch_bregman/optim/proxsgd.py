@@ -77,12 +77,16 @@ class ProxSGD(GradientOptimizer):
         at_least("weight_decay", group["weight_decay"], 0)
 
     def _step(self) -> None:
+        ready = []
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
+            grads = [matching(param.grad, param) for param in params if param.grad is not None]
             if params:
-                self._descend(group, params)
-                for param in params if float(group["lr"]) else []:
-                    self._shrink(group, param)
+                ready.append((group, params, grads))
+        for group, params, grads in ready:
+            self._descend(group, params, grads)
+            for param in params if float(group["lr"]) else []:
+                self._shrink(group, param)
 
     def _shrink(self, group: Group, param: Tensor) -> None:
         regularizer, step = group["regularizer"], float(group["lr"])
@@ -92,9 +96,8 @@ class ProxSGD(GradientOptimizer):
         else:
             regularizer.prox(param, step, lam=group["lam"], out=param)
 
-    def _descend(self, group: Group, params: list[Tensor]) -> None:
+    def _descend(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         buffers = [self.state[param].get("momentum_buffer") for param in params]
-        grads = [matching(param.grad, param) for param in params if param.grad is not None]
         foreach, fused = group["foreach"], group["fused"] and all(map(is_dense, params))
         sgd(
             params,

@@ -50,7 +50,7 @@ def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
     # vector_norm is fast over the last dimensions and 20 times slower than a sum of squares over the first one
     if inner == tuple(range(split.ndim - len(inner), split.ndim)) or split.requires_grad:
         return torch.linalg.vector_norm(split, dim=inner, keepdim=True)
-    return split.square().sum(dim=inner, keepdim=True).sqrt_()
+    return split.square().sum(dim=inner, keepdim=True).sqrt()  # in place it fails on partial sums of shards
 
 
 def _scaled_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
