@@ -61,7 +61,7 @@ class Bregman(MirrorOptimizer):
         return {**super().__getstate__(), "base": self.base}
 
     def _step(self) -> None:
-        batches = self._batches()
+        batches = list(self._batches())
         self._lend(batches)
         try:
             self.base.step()
