@@ -114,7 +114,7 @@ class LinBreg(DualStepOptimizer):
         if group["accelerated"]:
             _look_ahead(batch)
             return
-        if not group["momentum"] and foreach is not True:
+        if not group["momentum"] and foreach is False:
             _descend(batch)
             return
         sgd(

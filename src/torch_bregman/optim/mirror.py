@@ -56,7 +56,7 @@ class MirrorOptimizer(GradientOptimizer):
 
         Gathered when asked for, so that what was looked up of a parameter is still in the cache when it moves.
         """
-        restarted = 0
+        restarted, seen = 0, self._seen
         for group in self.param_groups:
             batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
             for param in group["params"]:
@@ -67,7 +67,8 @@ class MirrorOptimizer(GradientOptimizer):
                 if plain and param.dtype not in _HALVES:
                     dual = param  # θ = v: nothing has to be kept or mapped
                 else:
-                    restarted += self._update_dual(param, group, state)
+                    if "subgrad" not in state or seen.get(id(param)) != param._version:
+                        restarted += self._update_dual(param, group, state)
                     dual = state["subgrad"]
                 batch.params.append(param)
                 batch.duals.append(dual)
@@ -90,7 +91,7 @@ class MirrorOptimizer(GradientOptimizer):
         """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
         if "subgrad" not in state:
             self._start(param, group, state)
-        elif self._seen.get(id(param)) != param._version and group["regularizer"].deterministic:
+        elif group["regularizer"].deterministic:
             return self._reconcile(param, group, state)
         return 0
 
