@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_bregman.optim.mirror import Batch, MirrorOptimizer
 
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, torch.nn.Buffer})
-_CACHED = 1 << 17
+_CACHED = 1 << 18
 """Entries moved and mapped in one go on a CPU: small enough that the mapping still finds the dual in the cache."""
 
 
