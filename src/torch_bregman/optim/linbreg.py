@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ class LinBreg(DualStepOptimizer):
         if group["accelerated"]:
             _look_ahead(batch)
             return
-        if not group["momentum"] and foreach is not True:
+        if not group["momentum"] and foreach is False:
             _descend(batch)
             return
         sgd(
@@ -131,14 +132,16 @@ class LinBreg(DualStepOptimizer):
             fused=fused,
         )
 
-    def _prepare(self, batches: list[Batch]) -> None:
+    def _prepare(self, batches: Iterator[Batch]) -> Iterable[Batch]:
         """Advance the buffers of accelerated groups, and restart all of them together where the momentum climbs."""
-        climbing = 0.0
-        for batch in (accelerated := [batch for batch in batches if batch.group["accelerated"]]):
-            climbing += _accumulate(batch)
-        for batch in accelerated:
-            group = batch.group
+        if not any(group["accelerated"] for group in self.param_groups):
+            return batches
+        gathered = list(batches)
+        accelerated = [batch for batch in gathered if batch.group["accelerated"]]
+        climbing = sum(map(_accumulate, accelerated))
+        for group in {id(batch.group): batch.group for batch in accelerated}.values():
             group["t"], group["look_ahead"] = (1.0, 0.0) if climbing > 0 else next_momentum(group["t"])
+        return gathered
 
 
 def _descend(batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
@@ -27,10 +28,6 @@ class Batch(NamedTuple):
     grads: list[Tensor]
     states: list[dict[str, Any]]
 
-    def cut(self, part: slice) -> Batch:
-        """Return a part of the parameters."""
-        return Batch(self.group, self.params[part], self.duals[part], self.grads[part], self.states[part])
-
 
 class MirrorOptimizer(GradientOptimizer):
     """Moves the dual variables v ∈ ∂J_δ(θ), then maps them back: θ = prox_{δJ}(δv).
@@ -51,11 +48,14 @@ class MirrorOptimizer(GradientOptimizer):
         at_least("delta", group["delta"], 0, above=True)
         at_least("weight_decay", group["weight_decay"], 0)
 
-    def _batches(self) -> list[Batch]:
-        """Return the parameters that have a gradient, duals up to date, one batch a group."""
-        batches, restarted = [], 0
+    def _batches(self, size: float = math.inf) -> Iterator[Batch]:
+        """Yield the parameters that have a gradient, duals up to date: whole groups, or about `size` CPU entries each.
+
+        Gathered when asked for, so that what was looked up of a parameter is still in the cache when it moves.
+        """
+        restarted, seen = 0, self._seen
         for group in self.param_groups:
-            batch, plain = Batch(group, [], [], [], []), _is_plain(group)
+            batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
             for param in group["params"]:
                 grad = param.grad
                 if grad is None:
@@ -64,27 +64,31 @@ class MirrorOptimizer(GradientOptimizer):
                 if plain and param.dtype not in _HALVES and is_dense(param):
                     dual = param  # θ = v: nothing has to be kept or mapped
                 else:
-                    restarted += self._update_dual(param, group, state)
+                    if "subgrad" not in state or seen.get(id(param)) != param._version:
+                        restarted += self._update_dual(param, group, state)
                     dual = state["subgrad"]
                 batch.params.append(param)
                 batch.duals.append(dual)
                 batch.grads.append(matching(grad, dual))
                 batch.states.append(state)
+                entries += dual.numel() if dual.is_cpu else 0
+                if entries >= size:
+                    yield batch
+                    batch, entries = Batch(group, [], [], [], []), 0
             if batch.params:
-                batches.append(batch)
+                yield batch
         if restarted:
             warnings.warn(
                 f"weights were changed outside of the optimizer: the dual variable of {restarted} entries was started "
                 "anew at the weights found, so the memory of their past gradients is lost",
                 stacklevel=6,
             )
-        return batches
 
     def _update_dual(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
         """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
         if "subgrad" not in state:
             self._start(param, group, state)
-        elif self._seen.get(id(param)) != param._version and group["regularizer"].deterministic:
+        elif group["regularizer"].deterministic:
             return self._reconcile(param, group, state)
         return 0
 
