@@ -17,6 +17,10 @@ from torch_bregman.regularizers import Regularizer
 _MOST_BACKTRACKS = 60
 
 
+class NoStepSizeError(RuntimeError):
+    """Backtracking found no step size that lowers the objective."""
+
+
 class PGD(RegularizedOptimizer):
     """Proximal gradient descent on F = f + J: x ← prox_{τJ}(y − τ∇f(y)).
 
@@ -33,7 +37,7 @@ class PGD(RegularizedOptimizer):
 
     Raises:
         ValueError: for a number out of range, or a step without a closure.
-        RuntimeError: where no τ makes f finite and small enough; the weights are those before the step.
+        NoStepSizeError: where no τ makes f finite and small enough; the weights are those before the step.
 
     References:
         Beck, Teboulle 2009; O'Donoghue, Candès 2015 (function restart).
@@ -143,7 +147,7 @@ class PGD(RegularizedOptimizer):
             if after <= bound + 1e-12 * abs(bound) or (self._shared("backtracking") == 1 and math.isfinite(after)):
                 return loss, after
             self._share("shrink", self._shared("shrink") * self._shared("backtracking"))
-        raise RuntimeError(
+        raise NoStepSizeError(
             f"PGD found no step size below lr that lowers the loss {loss:.4g}: is the closure full-batch?"
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch_bregman.train.atomic import replace_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -36,7 +38,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, title: str) -> Path:
     left, right = figure.subplots(1, 2)
     _draw_accuracy(left, rows)
     _draw_layers(right, rows)
-    figure.savefig(path, dpi=120)
+    replace_file(path, lambda file: figure.savefig(file, dpi=120, format="png"))
     return path
 
 

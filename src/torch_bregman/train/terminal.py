@@ -46,7 +46,7 @@ class Terminal:
         if self._console.is_terminal:
             self._progress = _progress(self._console)
             self._progress.start()
-            self._progress.add_task("", total=conf.epochs, completed=epochs_done)
+            self._progress.add_task(f"epoch {epochs_done + 1}/{conf.epochs}", total=conf.epochs, completed=epochs_done)
 
     def epoch(self, row: Row) -> None:
         """Show one row."""
