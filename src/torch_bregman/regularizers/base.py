@@ -33,6 +33,9 @@ class Regularizer(ABC):
     homogeneous: ClassVar[bool] = True
     """Whether J(c·x) = c·J(x) for c > 0, so that prox_{δJ}(δv) = δ·prox_J(v)."""
 
+    deterministic: ClassVar[bool] = True
+    """Whether the same input always gives the same result; false for random maps only."""
+
     def __post_init__(self) -> None:
         check_lam(self.lam)
 

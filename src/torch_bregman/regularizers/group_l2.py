@@ -12,6 +12,8 @@ from torch import Tensor
 from torch_bregman.regularizers.base import Regularizer, at_least_float, largest, write
 from torch_bregman.views import View, get_view
 
+_LEAST = 1e-12
+
 
 def group_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
     """Return the ℓ2 norms over the dimensions `inner`, kept with length 1, without overflow or underflow.
@@ -123,9 +125,15 @@ class GroupL2(Regularizer):
 def shrink_groups(
     split: Tensor, inner: tuple[int, ...], threshold: float, *, like: Tensor, out: Tensor | None
 ) -> Tensor:
-    """Return split·max(0, 1 − threshold / norm) in the shape of `like`; zero groups stay zero."""
-    norms = group_norms(split, inner)
-    scale = (norms - threshold).clamp_min_(0).div_(_no_zeros(norms))
+    """Return split·max(0, 1 − threshold / norm) in the shape of `like`; zero groups stay zero.
+
+    A norm out of the range of the squares counts as infinite or zero, which is right for every threshold that is not
+    itself extreme: so the norms need a second look only then.
+    """
+    if threshold == 0:
+        return write(like, out) if out is not None else like.clone()
+    norms = _fast_norms(split, inner) if _LEAST < threshold < 1 / _LEAST else group_norms(split, inner)
+    scale = (-threshold / norms).add_(1).clamp_min_(0)
     if out is None or out.dtype != like.dtype:
         return write((split * scale).to(like.dtype).reshape(like.shape), out)
     torch.mul(split, scale, out=_reshape_view(out, split, like))

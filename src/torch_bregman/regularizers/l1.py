@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softshrink
 
 from torch_bregman.regularizers.base import Regularizer, largest
 
@@ -14,10 +15,10 @@ from torch_bregman.regularizers.base import Regularizer, largest
 def soft_threshold(x: Tensor, threshold: float, out: Tensor | None = None) -> Tensor:
     """Return sign(x)·max(|x| − threshold, 0), in one pass and without a temporary."""
     if out is None:
-        return torch.ops.aten.softshrink.default(x, threshold)
+        return softshrink(x, threshold)
     if out.dtype != x.dtype:
-        return out.copy_(torch.ops.aten.softshrink.default(x, threshold))
-    return torch.ops.aten.softshrink.out(x, threshold, out=out)
+        return out.copy_(softshrink(x, threshold))
+    return softshrink(x, threshold, out=out)  # pyright: ignore[reportCallIssue] - a built-in that takes `out`
 
 
 @dataclass(frozen=True)

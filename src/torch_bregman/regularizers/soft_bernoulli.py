@@ -34,6 +34,7 @@ class SoftBernoulli(Regularizer):
     seed: int = 0
     name: ClassVar[str] = "soft_bernoulli"
     homogeneous: ClassVar[bool] = False
+    deterministic: ClassVar[bool] = False
     _generator: torch.Generator = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

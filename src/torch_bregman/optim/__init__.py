@@ -1,0 +1,11 @@
+"""How a gradient moves the weights: one algorithm a file, named after it."""
+
+from torch_bregman.optim.adabreg import AdaBreg
+from torch_bregman.optim.base import RegularizedOptimizer
+from torch_bregman.optim.bregman import Bregman
+from torch_bregman.optim.linbreg import LinBreg
+from torch_bregman.optim.mirror import MirrorOptimizer
+from torch_bregman.optim.pgd import PGD
+from torch_bregman.optim.proxsgd import ProxSGD
+
+__all__ = ["PGD", "AdaBreg", "Bregman", "LinBreg", "MirrorOptimizer", "ProxSGD", "RegularizedOptimizer"]

@@ -1,0 +1,125 @@
+"""Adam on the dual variable."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from torch_bregman.optim.base import Group, Params, at_least, check_betas
+from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
+from torch_bregman.optim.mirror import Batch
+from torch_bregman.regularizers import Regularizer
+
+
+class AdaBreg(DualStepOptimizer):
+    """The Bregman version of Adam: Adam moves the dual variable, θ is its image.
+
+    v ← v − τ·m̂ / (√n̂ + ε),  θ ← prox_{δJ}(δv), with m̂ and n̂ the bias-corrected means of g and g².
+
+    Choosing λ: the dual step is blind to the magnitude of a gradient. Any gradient that keeps its sign crosses λ in
+    about λ/τ steps, so λ here and λ for `LinBreg` live on scales orders of magnitude apart.
+
+    With J = 0, δ = 1 and no weight decay this is `torch.optim.Adam`.
+
+    Args:
+        params: parameters or groups, e.g. from `param_groups`.
+        lr: τ ≥ 0, a number or a tensor; default 1e-3.
+        regularizer: J of the groups that bring none of their own; default none.
+        betas: decay of the two means, each in [0, 1), default (0.9, 0.999).
+        eps: ε ≥ 0, default 1e-8.
+        amsgrad: divide by the largest n̂ so far (Reddi, Kale, Kumar 2018).
+        delta: δ > 0, default 1. Scales magnitudes, not the support.
+        weight_decay: wd ≥ 0, default 0; decoupled, and into the dual: v ← v − τ·wd·θ before the step.
+        maximize: ascend instead.
+        foreach, fused: which of torch's implementations takes the dual step; default the fused kernel on a CPU, torch's
+            own choice elsewhere.
+
+    Raises:
+        ValueError: for a number out of range.
+
+    References:
+        Bungert, Roith, Tenbrinck, Burger, JMLR 23(192), 2022; Kingma, Ba 2015.
+
+    Example:
+        >>> import torch, torch_bregman as tb
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> optimizer = tb.AdaBreg([weight], lr=0.1, regularizer=tb.L1(0.25))
+        >>> for _ in range(3):
+        ...     weight.grad = torch.tensor([-5.0, 0.0])
+        ...     optimizer.step()
+        >>> weight
+        Parameter containing:
+        tensor([0.0500, 0.0000], requires_grad=True)
+    """
+
+    like_param: ClassVar[frozenset[str]] = frozenset({"subgrad", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"})
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        *,
+        regularizer: Regularizer | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        amsgrad: bool = False,
+        delta: float = 1.0,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "amsgrad": amsgrad,
+            "delta": delta,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "fused": fused,
+        }
+        super().__init__(params, defaults, regularizer)
+
+    def _check_group(self, group: Group) -> None:
+        super()._check_group(group)
+        check_betas(group)
+        at_least("eps", group["eps"], 0)
+        if isinstance(group["lr"], Tensor) and group["foreach"]:
+            raise ValueError("lr as a tensor does not go with foreach=True: pass a float, or leave foreach unset")
+
+    def _move(self, batch: Batch, foreach: bool | None, fused: bool | None) -> None:
+        decay_into_dual(batch)
+        group, states = batch.group, batch.states
+        for dual, state in zip(batch.duals, states, strict=True):
+            if "exp_avg" not in state:
+                _start_means(dual, state, amsgrad=group["amsgrad"], fused=bool(fused))
+        beta1, beta2 = group["betas"]
+        adam(
+            batch.duals,
+            batch.grads,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
+            [state["step"] for state in states],
+            amsgrad=group["amsgrad"],
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=group["maximize"],
+            foreach=foreach,
+            fused=fused,
+        )
+
+
+def _start_means(dual: Tensor, state: dict, *, amsgrad: bool, fused: bool) -> None:
+    # torch's fused kernels count steps on the device, the others on the CPU
+    state["step"] = torch.zeros((), dtype=torch.float32, device=dual.device if fused else "cpu")
+    for key in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])):
+        state[key] = torch.zeros_like(dual)

@@ -1,0 +1,215 @@
+"""What all optimizers here share: a regulariser in every group, checked arguments, checkpoints of plain values."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
+
+Group = dict[str, Any]
+Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+
+class RegularizedOptimizer(Optimizer, ABC):
+    """An optimizer whose groups carry a regulariser (`group["regularizer"]`) and its strength (`group["lam"]`).
+
+    λ is a plain number beside lr, so that every scheduler finds it; the regulariser is immutable and passed λ.
+
+    Args:
+        params: parameters, named parameters or groups, as for any torch optimizer; a group may bring its own
+            `regularizer` and `lam`.
+        defaults: the numbers every group has.
+        regularizer: for the groups that bring none, default none at all.
+    """
+
+    like_param: ClassVar[frozenset[str]] = frozenset({"momentum_buffer"})
+    """Keys of the state that hold tensors of the parameter's shape."""
+
+    def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
+        if regularizer is not None and not isinstance(regularizer, Regularizer):
+            raise ValueError(f"regularizer must be a Regularizer such as L1(0.1), got {regularizer!r}")
+        super().__init__(params, {**defaults, "regularizer": regularizer or NoRegularizer()})
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, as in torch; checks its parameters, regulariser and numbers.
+
+        Raises:
+            ValueError: for complex parameters, a λ that is negative or not finite, or a wrong hyperparameter.
+        """
+        group = {**self.defaults, **param_group}
+        if not isinstance(group["regularizer"], Regularizer):
+            raise ValueError(
+                f"a group's regularizer must be a Regularizer such as L1(0.1), got {group['regularizer']!r}"
+            )
+        group.setdefault("lam", group["regularizer"].lam)
+        check_lam(group["lam"])
+        self._check_group(group)
+        super().add_param_group(group)
+        for param in self.param_groups[-1]["params"]:
+            if param.is_complex():
+                self.param_groups.pop()
+                raise ValueError(
+                    f"{type(self).__name__} takes real parameters, got {param.dtype}: "
+                    "optimise torch.view_as_real(parameter) instead"
+                )
+
+    def _check_group(self, group: Group) -> None:
+        """Raise ValueError where a hyperparameter of the group is out of range."""
+        at_least("lr", group["lr"], 0)
+
+    @torch.no_grad()
+    def regularization(self) -> list[float]:
+        """Return J of each group at the current weights, with the λ in force; nan where there is no J.
+
+        Example:
+            >>> import torch, torch_bregman as tb
+            >>> weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+            >>> tb.LinBreg([weight], lr=0.1, regularizer=tb.L1(0.5)).regularization()
+            [1.5]
+        """
+        return [_penalty(group) for group in self.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors, numbers, strings, None and dicts: it loads under `weights_only=True`."""
+        packed = super().state_dict()
+        for group in packed["param_groups"]:
+            regularizer = group["regularizer"]
+            state = regularizer.state()
+            group["regularizer"] = {**regularizer.spec(), **({"state": state} if state else {})}
+        return packed
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned; tensors are copied and keep their dtype.
+
+        Raises:
+            ValueError: where the checkpoint was made with other regularisers, groups or shapes of parameters.
+        """
+        regularizers = [group["regularizer"] for group in self.param_groups]
+        saved = state_dict["param_groups"]
+        self._check_checkpoint(state_dict)
+        plain = [{key: value for key, value in group.items() if key != "regularizer"} for group in saved]
+        super().load_state_dict({**state_dict, "param_groups": plain})
+        for group, regularizer, packed in zip(self.param_groups, regularizers, saved, strict=True):
+            group["regularizer"] = regularizer
+            regularizer.load_state(packed["regularizer"].get("state", {}))
+        self._copy_state(state_dict)
+
+    def _check_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        saved, own = state_dict["param_groups"], self.param_groups
+        if len(saved) != len(own):
+            raise ValueError(f"the checkpoint has {len(saved)} parameter groups, this optimizer {len(own)}")
+        for number, (theirs, ours) in enumerate(zip(saved, own, strict=True)):
+            spec = {key: value for key, value in theirs["regularizer"].items() if key != "state"}
+            if spec != ours["regularizer"].spec():
+                raise ValueError(
+                    f"group {number} of the checkpoint was trained with {spec}, this optimizer has "
+                    f"{ours['regularizer'].spec()}: build it with the same regularizer"
+                )
+            if len(theirs["params"]) != len(ours["params"]):
+                raise ValueError(
+                    f"group {number} of the checkpoint has {len(theirs['params'])} parameters, "
+                    f"this optimizer {len(ours['params'])}: build it from the same model"
+                )
+            for index, param in zip(theirs["params"], ours["params"], strict=True):
+                self._check_shapes(state_dict["state"].get(index, {}), param)
+
+    def _check_shapes(self, state: dict[str, Any], param: Tensor) -> None:
+        for key in self.like_param & state.keys():
+            if state[key] is not None and state[key].shape != param.shape:
+                raise ValueError(
+                    f"the checkpoint holds {key!r} of shape {tuple(state[key].shape)} for a parameter of shape "
+                    f"{tuple(param.shape)}: it belongs to another model"
+                )
+
+    def _copy_state(self, state_dict: dict[str, Any]) -> None:
+        # torch aliases the loaded tensors and casts them to the parameter's dtype; a dual of a half-precision
+        # parameter must stay float32
+        for theirs, ours in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            for index, param in zip(theirs["params"], ours["params"], strict=True):
+                for key, value in state_dict["state"].get(index, {}).items():
+                    if isinstance(value, Tensor):
+                        device = param.device if key in self.like_param else self.state[param][key].device
+                        self.state[param][key] = value.detach().to(device=device, copy=True)
+
+
+class GradientOptimizer(RegularizedOptimizer):
+    """A regularised optimizer that takes one gradient a step."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step.
+
+        Args:
+            closure: evaluates the model anew and returns the loss; called with gradients enabled.
+
+        Returns:
+            The loss of the closure, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._step()
+        return loss
+
+    @abstractmethod
+    def _step(self) -> None:
+        """Move all parameters that have a gradient."""
+
+
+def _penalty(group: Group) -> float:
+    regularizer = group["regularizer"]
+    if not regularizer.deterministic:
+        return math.nan
+    return float(sum(regularizer.value(param.detach(), lam=group["lam"]) for param in group["params"]))
+
+
+def as_dtype(grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a gradient in the dtype asked for; itself where it fits, and never written to.
+
+    Raises:
+        RuntimeError: for a sparse gradient.
+    """
+    if grad.layout is not torch.strided:
+        raise RuntimeError("sparse gradients are not supported: build the embedding with sparse=False")
+    return grad if grad.dtype is dtype else grad.to(dtype)
+
+
+def at_least(name: str, value: float | Tensor, least: float, *, above: bool = False) -> None:
+    """Raise ValueError where a hyperparameter is below its least value, or not a finite number."""
+    number = float(value)
+    if not math.isfinite(number) or number < least or (above and number == least):
+        raise ValueError(f"{name} must be a finite number {'>' if above else '>='} {least}, got {number!r}")
+
+
+def check_momentum(group: Group) -> None:
+    """Raise ValueError for momentum, dampening and nesterov that do not go together."""
+    at_least("momentum", group["momentum"], 0)
+    if group["momentum"] >= 1:
+        raise ValueError(f"momentum must lie in [0, 1), got {group['momentum']!r}")
+    if not 0 <= group["dampening"] <= 1:
+        raise ValueError(f"dampening must lie in [0, 1], got {group['dampening']!r}")
+    if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+        raise ValueError(
+            f"nesterov needs momentum > 0 and dampening = 0, got momentum {group['momentum']!r} and dampening "
+            f"{group['dampening']!r}: set momentum=0.9, dampening=0, or nesterov=False"
+        )
+
+
+def check_betas(group: Group) -> None:
+    """Raise ValueError for decay rates outside [0, 1)."""
+    for number, beta in enumerate(group["betas"], start=1):
+        if not 0 <= float(beta) < 1:
+            raise ValueError(f"beta{number} must lie in [0, 1), got {beta!r}")

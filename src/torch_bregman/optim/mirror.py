@@ -1,0 +1,208 @@
+"""Mirror descent: the dual variable v takes the step, θ = prox_{δJ}(δv) follows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, as_dtype, at_least
+from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
+
+_HALVES = frozenset({torch.float16, torch.bfloat16})
+
+
+class Batch(NamedTuple):
+    """Some parameters of one group that have a gradient, with all that a step needs."""
+
+    group: Group
+    params: list[Tensor]
+    duals: list[Tensor]
+    grads: list[Tensor]
+    states: list[dict[str, Any]]
+
+    def cut(self, part: slice) -> Batch:
+        """Return a part of the parameters."""
+        return Batch(self.group, self.params[part], self.duals[part], self.grads[part], self.states[part])
+
+
+class MirrorOptimizer(GradientOptimizer):
+    """Moves the dual variables v ∈ ∂J_δ(θ), then maps them back: θ = prox_{δJ}(δv).
+
+    A dual variable is started at the first step with a gradient, as v = θ/δ + λp with p ∈ ∂J₁(θ), so that θ stays what
+    it is. It is float32 for half-precision parameters.
+
+    Weights changed behind the optimizer's back (`load_state_dict`, surgery; not edits through `.data`, which torch
+    hides) are noticed at the next step: where θ no longer is the image of v, v is started anew, with one warning.
+    """
+
+    like_param: ClassVar[frozenset[str]] = GradientOptimizer.like_param | {"subgrad"}
+
+    def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
+        self._seen: dict[int, int] = {}
+        super().__init__(params, defaults, regularizer)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._seen = {}  # after loading or copying, the first step compares θ with the image of v
+
+    def _check_group(self, group: Group) -> None:
+        super()._check_group(group)
+        at_least("delta", group["delta"], 0, above=True)
+        at_least("weight_decay", group["weight_decay"], 0)
+
+    def _batches(self) -> list[Batch]:
+        """Return the parameters that have a gradient, duals up to date, one batch a group."""
+        batches, restarted = [], 0
+        for group in self.param_groups:
+            batch, plain = Batch(group, [], [], [], []), _is_plain(group)
+            for param in group["params"]:
+                grad = param.grad
+                if grad is None:
+                    continue
+                state = self.state[param]
+                if plain and param.dtype not in _HALVES:
+                    dual = param  # θ = v: nothing has to be kept or mapped
+                else:
+                    restarted += self._update_dual(param, group, state)
+                    dual = state["subgrad"]
+                batch.params.append(param)
+                batch.duals.append(dual)
+                batch.grads.append(as_dtype(grad, dual.dtype))
+                batch.states.append(state)
+            if batch.params:
+                batches.append(batch)
+        if restarted:
+            warnings.warn(
+                f"weights were changed outside of the optimizer: the dual variable of {restarted} entries was started "
+                "anew at the weights found, so the memory of their past gradients is lost",
+                stacklevel=6,
+            )
+        return batches
+
+    def _update_dual(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
+        """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
+        if "subgrad" not in state:
+            self._start(param, group, state)
+        elif self._seen.get(id(param)) != param._version and group["regularizer"].deterministic:
+            return self._reconcile(param, group, state)
+        return 0
+
+    def _start(self, param: Tensor, group: Group, state: dict[str, Any]) -> None:
+        state["subgrad"] = self._dual_of(param, group)
+        state["lam"] = group["lam"]
+
+    def _dual_of(self, param: Tensor, group: Group) -> Tensor:
+        theta = param.detach()
+        wide = theta.float() if theta.dtype in _HALVES else theta
+        return group["regularizer"].inverse_mirror(wide, group["delta"], lam=group["lam"])
+
+    def _reconcile(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
+        """Start v anew where θ is not its image; return for how many entries."""
+        changed = self._deviation(param, group, state) > 0
+        count = int(changed.sum())
+        if count:
+            changed = group["regularizer"].coupled(changed)
+            state["subgrad"].copy_(torch.where(changed, self._dual_of(param, group), state["subgrad"]))
+            state["lam"] = group["lam"]
+        return count
+
+    def _deviation(self, param: Tensor, group: Group, state: dict[str, Any]) -> Tensor:
+        """Return by how much |θ − prox_{δJ}(δv)| exceeds what rounding explains."""
+        v, delta = state["subgrad"], group["delta"]
+        image = group["regularizer"].mirror(v, delta, lam=state["lam"])
+        rounding = 64 * torch.finfo(v.dtype).eps * delta * v.abs().amax() if v.numel() else 0
+        allowed = 2 * torch.finfo(param.dtype).eps * image.abs() + rounding
+        return (param.detach() - image).abs() - allowed
+
+    def _map(self, batch: Batch) -> None:
+        """Set every θ to the image of its dual."""
+        group, seen = batch.group, self._seen
+        mirror, delta, lam = group["regularizer"].mirror, group["delta"], group["lam"]
+        for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
+            if dual is not param:
+                mirror(dual, delta, lam=lam, out=param)
+                state["lam"] = lam
+                seen[id(param)] = param._version
+
+    @torch.no_grad()
+    def set_lam(self, lam: float, group: int | Group | None = None) -> None:
+        """Change λ without moving a weight: v ← θ/δ + (λ_new/λ_old)·(v − θ/δ).
+
+        The dual variable is rescaled so that θ stays its image and the sleeping weights keep their memory. From
+        λ_old = 0 it starts afresh. A controller that steers λ by the density it sees sets `group["lam"]` instead: then
+        θ answers at the next step.
+
+        Args:
+            lam: the new λ ≥ 0.
+            group: index of the group, or the group itself; default all groups.
+
+        Raises:
+            ValueError: for a λ that is negative or not finite.
+
+        Example:
+            >>> import torch, torch_bregman as tb
+            >>> weight = torch.nn.Parameter(torch.tensor([1.0, 0.0]))
+            >>> optimizer = tb.LinBreg([weight], lr=0.1, regularizer=tb.L1(0.5))
+            >>> weight.grad = torch.tensor([0.0, 1.0])
+            >>> optimizer.step()
+            >>> optimizer.set_lam(0.25)
+            >>> optimizer.state[weight]["subgrad"]
+            tensor([ 1.2500, -0.0500])
+        """
+        if group is None:
+            groups = self.param_groups
+        else:
+            groups = [self.param_groups[group]] if isinstance(group, int) else [group]
+        check_lam(lam)
+        for member in groups:
+            for param in member["params"]:
+                if "subgrad" in self.state.get(param, {}):
+                    self._rescale(param, member, lam)
+            member["lam"] = lam
+
+    def _rescale(self, param: Tensor, group: Group, lam: float) -> None:
+        state, old = self.state[param], self.state[param]["lam"]
+        if old > 0:
+            state["subgrad"].mul_(lam / old).add_(param.detach(), alpha=(1 - lam / old) / group["delta"])
+        else:
+            state["subgrad"] = self._dual_of(param, {**group, "lam": lam})
+        state["lam"] = lam
+
+    @torch.no_grad()
+    def mirror_residual(self) -> float:
+        """Return max |θ − prox_{δJ}(δv)| / (δ max |v|) over all parameters that have a dual variable.
+
+        It is zero to rounding exactly when v ∈ ∂J_δ(θ) everywhere; larger after weights were changed by other hands.
+
+        Example:
+            >>> import torch, torch_bregman as tb
+            >>> weight = torch.nn.Parameter(torch.randn(5))
+            >>> optimizer = tb.LinBreg([weight], lr=0.1, regularizer=tb.L1(0.5))
+            >>> weight.grad = torch.randn(5)
+            >>> optimizer.step()
+            >>> optimizer.mirror_residual() < 1e-6
+            True
+        """
+        return max((self._residual(group, param) for group, param in self._with_dual()), default=0.0)
+
+    def _with_dual(self) -> Iterator[tuple[Group, Tensor]]:
+        for group in self.param_groups:
+            for param in group["params"]:
+                known = "subgrad" in self.state.get(param, {})
+                if known and param.numel() and group["regularizer"].deterministic:
+                    yield group, param
+
+    def _residual(self, group: Group, param: Tensor) -> float:
+        state = self.state[param]
+        image = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
+        scale = group["delta"] * state["subgrad"].abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
+        return float((param.detach() - image).abs().amax() / scale)
+
+
+def _is_plain(group: Group) -> bool:
+    """Whether the mirror map is the identity, so that a parameter in full precision is its own dual."""
+    return type(group["regularizer"]) is NoRegularizer and group["delta"] == 1
