@@ -45,6 +45,9 @@ def _in_range(norms: Tensor, split: Tensor, inner: tuple[int, ...]) -> bool:
 
 
 def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
+    split = at_least_float(split)
+    if not inner:  # to torch, no dimension means all of them
+        return split.abs()
     # vector_norm is fast over the last dimensions and 20 times slower than a sum of squares over the first one
     if inner == tuple(range(split.ndim - len(inner), split.ndim)) or split.requires_grad:
         return torch.linalg.vector_norm(split, dim=inner, keepdim=True)
