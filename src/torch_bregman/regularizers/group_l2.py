@@ -47,7 +47,8 @@ def _in_range(norms: Tensor, split: Tensor, inner: tuple[int, ...]) -> bool:
 
 
 def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
-    if not inner:
+    split = at_least_float(split)
+    if not inner:  # to torch, no dimension means all of them
         return split.abs()
     # vector_norm is fast where a group is one long piece of memory, and up to 20 times slower elsewhere
     if split.requires_grad or _in_one_piece(split, inner):
@@ -155,8 +156,7 @@ def shrink_groups(
     """
     if threshold == 0:
         return write(like, out) if out is not None else like.clone()
-    ordinary = _LEAST < threshold < 1 / _LEAST and split.dtype not in (torch.float16, torch.bfloat16)
-    norms = _fast_norms(split, inner) if ordinary else group_norms(split, inner)
+    norms = _fast_norms(split, inner) if _LEAST < threshold < 1 / _LEAST else group_norms(split, inner)
     scale = torch.rsub(norms.reciprocal(), 1, alpha=threshold).relu_()
     if out is None or out.dtype != like.dtype:
         return write((split * scale).to(like.dtype).reshape(like.shape), out)
