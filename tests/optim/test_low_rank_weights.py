@@ -166,3 +166,33 @@ def test_a_step_with_lr_zero_moves_nothing():
         group["lr"] = 0.0
     training.run(2)
     assert all(map(torch.equal, before, training.weights))
+
+
+@pytest.mark.parametrize("engine", ["gram", "full"])
+@pytest.mark.parametrize("make", [lambda g: tb.LinBreg(g, lr=0.1), lambda g: tb.ProxSGD(g, lr=0.1)])
+def test_weights_of_one_shape_go_as_one_batch(engine, make, monkeypatch):
+    def train(sizes_of_batches):
+        weights = [
+            torch.nn.Parameter(tb.low_rank_(torch.nn.Linear(20, 12), k, seed=k).weight.detach()) for k in (1, 2, 3)
+        ]
+        optimizer = make([{"params": weights, "regularizer": tb.Nuclear(0.3, engine=engine)}])
+        original = tb.Nuclear.threshold
+        monkeypatch.setattr(
+            tb.Nuclear, "threshold", lambda s, m, *rest: (sizes_of_batches.append(m.shape), original(s, m, *rest))[1]
+        )
+        for step in range(5):
+            for number, weight in enumerate(weights):
+                generator = torch.Generator().manual_seed(10 * step + number)
+                weight.grad = torch.randn(12, 20, generator=generator)
+            optimizer.step()
+        monkeypatch.undo()
+        return weights, optimizer
+
+    together, alone = [], []
+    weights, optimizer = train(together)
+    monkeypatch.setattr(tb.Nuclear, "batch_engine", lambda self, device: None)
+    others, _ = train(alone)
+    assert (together, alone) == ([(3, 12, 20)] * 5, [(12, 20)] * 15)
+    for weight, other in zip(weights, others, strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-4, atol=1e-5)
+        assert len(optimizer.spectrum(weight)) == tb.metrics.rank(weight)

@@ -13,23 +13,51 @@ from torch_bregman.views import get_view
 State = dict[str, Any]
 
 
-def threshold_into(regularizer: Nuclear, x: Tensor, threshold: float, delta: float, out: Tensor, state: State) -> None:
-    """Write δ·SVT_t(X) into `out`, and keep its factors in the state.
+def threshold_into(
+    regularizer: Nuclear, xs: list[Tensor], threshold: float, delta: float, outs: list[Tensor], states: list[State]
+) -> None:
+    """Write δ·SVT_t(X) of every weight, and keep its factors in its state.
+
+    Engines without memory are given all matrices of one shape as one batch.
 
     Args:
         regularizer: the nuclear norm, which says how a weight becomes a matrix.
-        x: what is thresholded; may be `out`.
+        xs: what is thresholded; may be `outs`.
         threshold: t ≥ 0.
         delta: δ > 0.
-        out: the weight.
-        state: gets "engine", "left" and "right" with W = leftᵀ·right.
+        outs: the weights.
+        states: of the weights; get "left" and "right" with W = leftᵀ·right, and "engine" where it has a memory.
     """
-    if "engine" not in state:
-        state["engine"] = regularizer.new_engine()
-    result = regularizer.threshold(x, threshold, state["engine"])
-    left = result.left if delta == 1 else result.left * delta
-    state["left"], state["right"] = left, result.right
-    out.copy_(get_view(regularizer.view).restore(left.mT @ result.right, out))
+    matrices = [regularizer.matrix(x) for x in xs]
+    for members in _alike(matrices):
+        engine = regularizer.batch_engine(matrices[members[0]].device) if len(members) > 1 else None
+        if engine is None:
+            for i in members:
+                own = states[i].get("engine")
+                if own is None:
+                    own = states[i]["engine"] = regularizer.new_engine()
+                result = regularizer.threshold(matrices[i], threshold, own)
+                _write(regularizer, result.left, result.right, delta, outs[i], states[i])
+        else:
+            result = regularizer.threshold(torch.stack([matrices[i] for i in members]), threshold, engine)
+            for number, i in enumerate(members):
+                kept = result.values[number] > threshold
+                left, right = result.left[number, kept], result.right[number, kept]
+                _write(regularizer, left, right, delta, outs[i], states[i])
+
+
+def _alike(matrices: list[Tensor]) -> list[list[int]]:
+    """Return the indices of matrices that can stand in one batch."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        found.setdefault((matrix.shape, matrix.dtype, matrix.device), []).append(index)
+    return list(found.values())
+
+
+def _write(regularizer: Nuclear, left: Tensor, right: Tensor, delta: float, out: Tensor, state: State) -> None:
+    left = left if delta == 1 else left * delta
+    state["left"], state["right"] = left, right
+    out.copy_(get_view(regularizer.view).restore(left.mT @ right, out))
 
 
 def image(regularizer: Nuclear, state: State, like: Tensor) -> Tensor | None:

@@ -138,11 +138,11 @@ class MirrorOptimizer(GradientOptimizer):
             return
         regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
         mirror, low_rank = regularizer.mirror, isinstance(regularizer, Nuclear)
+        if low_rank:
+            threshold_into(regularizer, batch.duals, lam, delta, batch.params, batch.states)
         for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
             if dual is not param:
-                if low_rank:
-                    threshold_into(regularizer, dual, lam, delta, param, state)
-                else:
+                if not low_rank:
                     mirror(dual, delta, lam=lam, out=param)
                 state["lam"] = lam
                 seen[id(param)] = param._version

@@ -85,16 +85,17 @@ class ProxSGD(GradientOptimizer):
                 ready.append((group, params, grads))
         for group, params, grads in ready:
             self._descend(group, params, grads)
-            for param in params if float(group["lr"]) else []:
-                self._shrink(group, param)
+            if float(group["lr"]):
+                self._shrink(group, params)
 
-    def _shrink(self, group: Group, param: Tensor) -> None:
-        regularizer, step = group["regularizer"], float(group["lr"])
+    def _shrink(self, group: Group, params: list[Tensor]) -> None:
+        regularizer, step, lam = group["regularizer"], float(group["lr"]), group["lam"]
         if isinstance(regularizer, Nuclear):
-            threshold_into(regularizer, param, step * group["lam"], 1.0, param, self.state[param])
-            self._seen[id(param)] = param._version
+            threshold_into(regularizer, params, step * lam, 1.0, params, [self.state[param] for param in params])
+            self._seen.update((id(param), param._version) for param in params)
         else:
-            regularizer.prox(param, step, lam=group["lam"], out=param)
+            for param in params:
+                regularizer.prox(param, step, lam=lam, out=param)
 
     def _descend(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         buffers = [self.state[param].get("momentum_buffer") for param in params]

@@ -72,9 +72,9 @@ class DynamicRankNuclear(Nuclear):
             raise ValueError(f"rank must be a whole number {allowed}, got {rank!r}")
         self._cap[0] = rank
 
-    def threshold(self, x: Tensor, threshold: float, engine: Engine) -> Thresholded:
-        """Return the k leading factors of SVT_t(X)."""
-        full, k = super().threshold(x, threshold, engine), self.get_rank()
+    def threshold(self, matrix: Tensor, threshold: float, engine: Engine) -> Thresholded:
+        """Return the k leading factors of SVT_t."""
+        full, k = super().threshold(matrix, threshold, engine), self.get_rank()
         if full.values.shape[-1] <= k:
             return full
         reason = f"{full.reason}, capped at rank {k}"

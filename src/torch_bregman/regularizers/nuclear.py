@@ -60,18 +60,18 @@ class Nuclear(Regularizer):
         if threshold == 0 and self.admits_all(x) and torch.isfinite(x).all():
             return write(x, out) if out is not None else x.clone()
         wide = x if x.dtype == torch.float64 else x.double()
-        matrix = self.threshold(wide, threshold, GramEngine()).matrix().to(x.dtype)
+        matrix = self.threshold(self.matrix(wide), threshold, GramEngine()).matrix().to(x.dtype)
         return write(get_view(self.view).restore(matrix, x), out)
 
-    def threshold(self, x: Tensor, threshold: float, engine: Engine) -> Thresholded:
-        """Return the factors of SVT_t(X) as an engine finds them.
+    def threshold(self, matrix: Tensor, threshold: float, engine: Engine) -> Thresholded:
+        """Return the factors of SVT_t as an engine finds them.
 
         Args:
-            x: a weight.
+            matrix: a weight as a matrix, or a batch of them (b, m, n).
             threshold: t ≥ 0.
-            engine: may remember the last weight it saw.
+            engine: may remember the last matrix it saw.
         """
-        return engine(self.matrix(x), threshold)
+        return engine(matrix, threshold)
 
     def admits_all(self, x: Tensor) -> bool:
         """Return whether weights of this shape may have any rank."""
@@ -80,6 +80,11 @@ class Nuclear(Regularizer):
     def new_engine(self) -> Engine:
         """Return an engine for one weight, without memory."""
         return new_engine(self.engine)
+
+    def batch_engine(self, device: torch.device) -> Engine | None:
+        """Return an engine for many matrices at once, None where the engine follows each by itself."""
+        name = "matmul" if self.engine == "auto" and device.type != "cpu" else self.engine
+        return new_engine(name) if name in ("gram", "full", "matmul") else None
 
     def subgradient(self, x: Tensor, *, lam: float | None = None) -> Tensor:
         """Return λ·U Vᵀ over the singular values that are not zero to rounding."""
