@@ -6,15 +6,16 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from torch_bregman import __version__
-from torch_bregman.train.command_line import add_conf, build_conf
+from torch_bregman.train.command_line import add_conf, build_conf, explain
 
 if TYPE_CHECKING:
-    from torch_bregman.train import Result
+    from torch_bregman.train import Conf, RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,12 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, 2 for an error of the user, 130 when interrupted.
     """
     parser, commands = _parser()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # λ is not in every alphabet
     try:
         parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
         command = parsed.command
         return commands[command](parsed[command])
-    except KeyboardInterrupt:
-        print("bregman: interrupted; bregman resume RUN goes on from the last epoch", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"bregman: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of our output has gone, as in `bregman … | head`
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError) as error:
         if os.environ.get("BREGMAN_TRACEBACK"):
             raise
-        print(f"bregman: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bregman: error: {explain(error)}", file=sys.stderr)
         return 2
 
 
@@ -69,34 +73,38 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     data.add_argument("paths", type=str, nargs="*", help="for add: files, folders or an archive that holds them")
     subcommands.add_subcommand("data", data, help="see, download or add data sets")
 
-    return parser, {"train": lambda parsed: _train(train, parsed), "resume": _resume, "data": _data}
+    return parser, {"train": _train, "resume": _resume, "data": _data}
 
 
-def _train(parser: ArgumentParser, parsed: Namespace) -> int:
-    conf = build_conf(parser, parsed)
+def _train(parsed: Namespace) -> int:
+    conf = build_conf(parsed)
     from torch_bregman.train import fit
 
-    _draw(fit(conf))
+    result = fit(conf)
+    _draw(result.folder, result.conf, result.rows)
     return 0
 
 
 def _resume(parsed: Namespace) -> int:
     from torch_bregman.train import RunFolder, resume
 
-    folder, _ = RunFolder.open(parsed.run, parsed.out)
+    folder, conf = RunFolder.open(parsed.run, parsed.out)
     summary = folder.read_summary()
-    if summary is not None:
-        print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
+    if summary is None:
+        result = resume(parsed.run, parsed.out)
+        _draw(result.folder, result.conf, result.rows)
         return 0
-    _draw(resume(parsed.run, parsed.out))
+    print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
+    if not folder.picture.exists():
+        _draw(folder, conf, folder.read_log())
     return 0
 
 
-def _draw(result: Result) -> None:
+def _draw(folder: RunFolder, conf: Conf, rows: list[dict[str, Any]]) -> None:
     from torch_bregman.report import draw_curves
 
     try:
-        path = draw_curves(result.rows, result.folder.picture, f"{result.path.name}: {result.conf.optim.name}")
+        path = draw_curves(rows, folder.picture, f"{folder.path.name}: {conf.optim.name}")
     except ValueError as error:
         print(f"no picture: {error}", file=sys.stderr)
     else:

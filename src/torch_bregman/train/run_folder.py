@@ -70,6 +70,10 @@ class RunFolder:
         """Return the summary of a finished run."""
         return json.loads(self.summary.read_text(encoding="utf-8")) if self.summary.is_file() else None
 
+    def read_log(self) -> list[dict[str, Any]]:
+        """Return the rows of the log."""
+        return [json.loads(line) for line in self.jsonl.read_text(encoding="utf-8").splitlines()]
+
     @staticmethod
     def _write(path: Path, text: str) -> None:
         replace_file(path, lambda file: file.write(text.encode()))
