@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_bregman.optim.base import GradientOptimizer, Group, at_least
 from torch_bregman.optim.gradients import is_dense, matching, stands_still
 from torch_bregman.optim.low_rank import forget, image, threshold_into
+from torch_bregman.optim.rescaling import rescaled, rounding
 from torch_bregman.regularizers import NoRegularizer, Nuclear, check_lam
 
 _ENGINE_ERROR = 4e-3
@@ -116,8 +117,7 @@ class MirrorOptimizer(GradientOptimizer):
         """Return by how much |θ − prox_{δJ}(δv)| exceeds what rounding explains."""
         v, delta = state["subgrad"], group["delta"]
         expected, error = self._image(param, group, state)
-        rounding = 64 * torch.finfo(v.dtype).eps * delta * v.abs().amax() + error if v.numel() else 0
-        allowed = 2 * torch.finfo(param.dtype).eps * expected.abs() + rounding
+        allowed = 2 * torch.finfo(param.dtype).eps * expected.abs() + delta * rounding(v) + error
         return (param.detach() - expected).abs() - allowed
 
     def _image(self, param: Tensor, group: Group, state: dict[str, Any]) -> tuple[Tensor, float]:
@@ -152,8 +152,8 @@ class MirrorOptimizer(GradientOptimizer):
         """Change λ without moving a weight: v ← θ/δ + (λ_new/λ_old)·(v − θ/δ).
 
         The dual variable is rescaled so that θ stays its image and the sleeping weights keep their memory. From
-        λ_old = 0 it starts afresh. A controller that steers λ by the density it sees sets `group["lam"]` instead: then
-        θ answers at the next step.
+        λ_old = 0, or one so small that v has no digits left to remember with, it starts afresh. A controller that
+        steers λ by the density it sees sets `group["lam"]` instead: then θ answers at the next step.
 
         Args:
             lam: the new λ ≥ 0.
@@ -184,15 +184,12 @@ class MirrorOptimizer(GradientOptimizer):
             member["lam"] = lam
 
     def _rescale(self, param: Tensor, group: Group, lam: float) -> None:
-        state, regularizer, delta = self.state[param], group["regularizer"], group["delta"]
+        state, regularizer = self.state[param], group["regularizer"]
         v, old = state["subgrad"], state["lam"]
         theta = _at_least_float(param)
         if param.dtype in _HALVES and regularizer.deterministic:
-            theta = regularizer.mirror(v, delta, lam=old)  # what rounding left of it would be amplified by λ_new/λ_old
-        if old > 0:
-            v.mul_(lam / old).add_(theta, alpha=(1 - lam / old) / delta)
-        else:
-            v.copy_(regularizer.inverse_mirror(theta, delta, lam=lam))
+            theta = regularizer.mirror(v, group["delta"], lam=old)  # what the half has lost would be amplified
+        v.copy_(rescaled(v, theta, group, old, lam))
         state["lam"] = lam
 
     @torch.no_grad()

@@ -77,7 +77,7 @@ class PGD(RegularizedOptimizer):
         at_least("backtracking", group["backtracking"], 0, above=True)
         if group["backtracking"] > 1:
             raise ValueError(f"backtracking must lie in (0, 1], got {group['backtracking']!r}: 1 switches it off")
-        for key, start in (("t", 1.0), ("objective", math.inf), ("shrink", 1.0)):
+        for key, start in (("t", 1.0), ("look_ahead", 0.0), ("objective", math.inf), ("shrink", 1.0)):
             group.setdefault(key, start)
 
     @torch.no_grad()
@@ -111,17 +111,18 @@ class PGD(RegularizedOptimizer):
         return loss
 
     def _advance(self, closure: Callable[[], float], start: list[Tensor]) -> float:
-        t = self._shared("t")
-        following, momentum = next_momentum(t) if self._shared("accelerated") else (1.0, 0.0)
+        t, momentum = self._shared("t"), self._shared("look_ahead")
         loss, after = self._proximal_step(closure, momentum)
         if momentum and not after + self._total_penalty() <= self._shared("objective"):
             _restore(self._params(), start)
-            following, momentum = next_momentum(1.0)
+            t = 1.0
             loss, after = self._proximal_step(closure, 0.0)
         for param, before in zip(self._params(), start, strict=True):
             if param.grad is not None:
                 self.state[param]["previous"] = before
-        self._share("t", following)
+        t, momentum = next_momentum(t) if self._shared("accelerated") else (1.0, 0.0)
+        self._share("t", t)
+        self._share("look_ahead", momentum)
         self._share("objective", after + self._total_penalty())
         return loss
 
