@@ -116,8 +116,8 @@ def save(entries: list[dict[str, Any]]) -> None:
     first = entries[0]
     lines = [
         f"Perceptron 784-512-512-10 on {first['data']}, {first['steps']} steps of LinBreg under the nuclear norm, one",
-        "CPU thread; mean ± standard deviation over seeds; made by `benchmarks/low_rank_training.py`. The error is the worst seen",
-        "against a float64 thresholding of the same dual variable.",
+        "CPU thread; mean ± standard deviation over seeds; made by `benchmarks/low_rank_training.py`. The error is the",
+        "worst seen against a float64 thresholding of the same dual variable.",
         "",
         "| engine | seeds | test accuracy, % | ranks (seed 0) | ms a step | worst error |",
         "|---|---|---|---|---|---|",
