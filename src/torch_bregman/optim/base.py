@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, overload
 
 import torch
@@ -63,6 +63,8 @@ class RegularizedOptimizer(Optimizer, ABC):
     def _check_group(self, group: Group) -> None:
         """Raise ValueError where a hyperparameter of the group is out of range."""
         at_least("lr", group["lr"], 0)
+        if group.get("foreach") and group.get("fused"):
+            raise ValueError("foreach=True and fused=True exclude each other: leave one of them unset")
 
     @torch.no_grad()
     def regularization(self) -> list[float]:
@@ -92,17 +94,19 @@ class RegularizedOptimizer(Optimizer, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned; tensors are copied and keep their dtype.
 
+        Options that the checkpoint does not know stay as they are.
+
         Raises:
             ValueError: where the checkpoint was made with other regularisers, groups or shapes of parameters.
         """
-        regularizers = [group["regularizer"] for group in self.param_groups]
-        saved = state_dict["param_groups"]
+        before, saved = self.param_groups, state_dict["param_groups"]
         self._check_checkpoint(state_dict)
         plain = [{key: value for key, value in group.items() if key != "regularizer"} for group in saved]
         super().load_state_dict({**state_dict, "param_groups": plain})
-        for group, regularizer, packed in zip(self.param_groups, regularizers, saved, strict=True):
-            group["regularizer"] = regularizer
-            regularizer.load_state(packed["regularizer"].get("state", {}))
+        for group, own, packed in zip(self.param_groups, before, saved, strict=True):
+            for key, value in own.items():
+                group.setdefault(key, value)
+            group["regularizer"].load_state(packed["regularizer"].get("state", {}))
         self._copy_state(state_dict)
 
     def _check_checkpoint(self, state_dict: dict[str, Any]) -> None:
@@ -110,6 +114,11 @@ class RegularizedOptimizer(Optimizer, ABC):
         if len(saved) != len(own):
             raise ValueError(f"the checkpoint has {len(saved)} parameter groups, this optimizer {len(own)}")
         for number, (theirs, ours) in enumerate(zip(saved, own, strict=True)):
+            if "regularizer" not in theirs:
+                raise ValueError(
+                    f"group {number} of the checkpoint has no regularizer: it was saved by an optimizer of another "
+                    "library; load the model's weights alone and start the optimizer anew"
+                )
             spec = {key: value for key, value in theirs["regularizer"].items() if key != "state"}
             if spec != ours["regularizer"].spec():
                 raise ValueError(
@@ -134,13 +143,15 @@ class RegularizedOptimizer(Optimizer, ABC):
 
     def _copy_state(self, state_dict: dict[str, Any]) -> None:
         # torch aliases the loaded tensors and casts them to the parameter's dtype; a dual of a half-precision
-        # parameter must stay float32
+        # parameter must stay float32. What has the parameter's shape must lie in memory as the parameter does
         for theirs, ours in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, param in zip(theirs["params"], ours["params"], strict=True):
+                own = self.state[param]
                 for key, value in state_dict["state"].get(index, {}).items():
-                    if isinstance(value, Tensor):
-                        device = param.device if key in self.like_param else self.state[param][key].device
-                        self.state[param][key] = value.detach().to(device=device, copy=True)
+                    if isinstance(value, Tensor) and param.ndim and value.shape == param.shape:
+                        own[key] = torch.empty_like(param, dtype=value.dtype).copy_(value.detach())
+                    elif isinstance(value, Tensor):
+                        own[key] = value.detach().to(device=own[key].device, copy=True)
 
 
 class GradientOptimizer(RegularizedOptimizer):
@@ -172,22 +183,14 @@ class GradientOptimizer(RegularizedOptimizer):
         """Move all parameters that have a gradient."""
 
 
-def as_dtype(grad: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a gradient in the dtype asked for; itself where it fits, and never written to.
-
-    Raises:
-        RuntimeError: for a sparse gradient.
-    """
-    if grad.layout is not torch.strided:
-        raise RuntimeError("sparse gradients are not supported: build the embedding with sparse=False")
-    return grad if grad.dtype is dtype else grad.to(dtype)
-
-
 def at_least(name: str, value: float | Tensor, least: float, *, above: bool = False) -> None:
     """Raise ValueError where a hyperparameter is below its least value, or not a finite number."""
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
     if not math.isfinite(number) or number < least or (above and number == least):
-        raise ValueError(f"{name} must be a finite number {'>' if above else '>='} {least}, got {number!r}")
+        raise ValueError(f"{name} must be a finite number {'>' if above else '>='} {least}, got {value!r}")
 
 
 def check_momentum(group: Group) -> None:
@@ -195,7 +198,8 @@ def check_momentum(group: Group) -> None:
     at_least("momentum", group["momentum"], 0)
     if group["momentum"] >= 1:
         raise ValueError(f"momentum must lie in [0, 1), got {group['momentum']!r}")
-    if not 0 <= group["dampening"] <= 1:
+    at_least("dampening", group["dampening"], 0)
+    if group["dampening"] > 1:
         raise ValueError(f"dampening must lie in [0, 1], got {group['dampening']!r}")
     if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
         raise ValueError(
@@ -206,6 +210,9 @@ def check_momentum(group: Group) -> None:
 
 def check_betas(group: Group) -> None:
     """Raise ValueError for decay rates outside [0, 1)."""
-    for number, beta in enumerate(group["betas"], start=1):
+    betas = group["betas"]
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers in [0, 1) such as (0.9, 0.999), got {betas!r}")
+    for number, beta in enumerate(betas, start=1):
         if not 0 <= float(beta) < 1:
             raise ValueError(f"beta{number} must lie in [0, 1), got {beta!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.optim.sgd import sgd
 from torch_bregman.optim.acceleration import next_momentum
 from torch_bregman.optim.base import Group, Params, check_momentum
 from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
+from torch_bregman.optim.gradients import spared
 from torch_bregman.optim.mirror import Batch
 from torch_bregman.regularizers import Regularizer
 
@@ -119,7 +119,7 @@ class LinBreg(DualStepOptimizer):
             return
         sgd(
             batch.duals,
-            batch.grads,
+            spared(batch.grads, nesterov=group["nesterov"], foreach=foreach, fused=fused),
             _buffers(batch) if group["momentum"] else [None] * len(batch.duals),
             weight_decay=0.0,
             momentum=group["momentum"],
@@ -131,16 +131,12 @@ class LinBreg(DualStepOptimizer):
             fused=fused,
         )
 
-    def _prepare(self, batches: Iterator[Batch]) -> Iterable[Batch]:
+    def _prepare(self, batches: list[Batch]) -> None:
         """Advance the buffers of accelerated groups, and restart all of them together where the momentum climbs."""
-        if not any(group["accelerated"] for group in self.param_groups):
-            return batches
-        gathered = list(batches)
-        accelerated = [batch for batch in gathered if batch.group["accelerated"]]
+        accelerated = [batch for batch in batches if batch.group["accelerated"]]
         climbing = sum(map(_accumulate, accelerated))
         for group in {id(batch.group): batch.group for batch in accelerated}.values():
             group["t"], group["look_ahead"] = (1.0, 0.0) if climbing > 0 else next_momentum(group["t"])
-        return gathered
 
 
 def _descend(batch: Batch) -> None:

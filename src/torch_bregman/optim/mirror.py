@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bregman.optim.base import GradientOptimizer, Group, Params, as_dtype, at_least
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least
+from torch_bregman.optim.gradients import is_dense, matching, stands_still
 from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
 
 _HALVES = frozenset({torch.float16, torch.bfloat16})
@@ -32,6 +33,8 @@ class MirrorOptimizer(GradientOptimizer):
     A dual variable is started at the first step with a gradient, as v = θ/δ + λp with p ∈ ∂J₁(θ), so that θ stays what
     it is. It is float32 for half-precision parameters.
 
+    A step with lr = 0 moves neither v nor θ, not even by a rounding error, and leaves a changed λ for the next step.
+
     Weights changed behind the optimizer's back (`load_state_dict`, surgery; not edits through `.data`, which torch
     hides) are noticed at the next step: where θ no longer is the image of v, v is started anew, with one warning.
     """
@@ -51,12 +54,9 @@ class MirrorOptimizer(GradientOptimizer):
         at_least("delta", group["delta"], 0, above=True)
         at_least("weight_decay", group["weight_decay"], 0)
 
-    def _batches(self, size: float = math.inf) -> Iterator[Batch]:
-        """Yield the parameters that have a gradient, duals up to date: whole groups, or about `size` CPU entries each.
-
-        Gathered when asked for, so that what was looked up of a parameter is still in the cache when it moves.
-        """
-        restarted, seen = 0, self._seen
+    def _batches(self, size: float = math.inf) -> list[Batch]:
+        """Return the parameters that have a gradient, duals up to date, by group or by about `size` CPU entries of one."""
+        batches, restarted, seen = [], 0, self._seen
         for group in self.param_groups:
             batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
             for param in group["params"]:
@@ -64,7 +64,7 @@ class MirrorOptimizer(GradientOptimizer):
                 if grad is None:
                     continue
                 state = self.state[param]
-                if plain and param.dtype not in _HALVES:
+                if plain and param.dtype not in _HALVES and is_dense(param):
                     dual = param  # θ = v: nothing has to be kept or mapped
                 else:
                     if "subgrad" not in state or seen.get(id(param)) != param._version:
@@ -72,20 +72,21 @@ class MirrorOptimizer(GradientOptimizer):
                     dual = state["subgrad"]
                 batch.params.append(param)
                 batch.duals.append(dual)
-                batch.grads.append(as_dtype(grad, dual.dtype))
+                batch.grads.append(matching(grad, dual))
                 batch.states.append(state)
                 entries += dual.numel() if dual.is_cpu else 0
                 if entries >= size:
-                    yield batch
+                    batches.append(batch)
                     batch, entries = Batch(group, [], [], [], []), 0
             if batch.params:
-                yield batch
+                batches.append(batch)
         if restarted:
             warnings.warn(
                 f"weights were changed outside of the optimizer: the dual variable of {restarted} entries was started "
                 "anew at the weights found, so the memory of their past gradients is lost",
                 stacklevel=6,
             )
+        return batches
 
     def _update_dual(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
         """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
@@ -96,13 +97,13 @@ class MirrorOptimizer(GradientOptimizer):
         return 0
 
     def _start(self, param: Tensor, group: Group, state: dict[str, Any]) -> None:
-        state["subgrad"] = self._dual_of(param, group)
+        dual = self._dual_of(param, group)
+        # every tensor of the state lies in memory as the parameter does, without gaps
+        state["subgrad"] = torch.empty_like(param, dtype=dual.dtype).copy_(dual)
         state["lam"] = group["lam"]
 
     def _dual_of(self, param: Tensor, group: Group) -> Tensor:
-        theta = param.detach()
-        wide = theta.float() if theta.dtype in _HALVES else theta
-        return group["regularizer"].inverse_mirror(wide, group["delta"], lam=group["lam"])
+        return group["regularizer"].inverse_mirror(_at_least_float(param), group["delta"], lam=group["lam"])
 
     def _reconcile(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
         """Start v anew where θ is not its image; return for how many entries."""
@@ -125,6 +126,8 @@ class MirrorOptimizer(GradientOptimizer):
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
         group, seen = batch.group, self._seen
+        if stands_still(group["lr"]):
+            return
         mirror, delta, lam = group["regularizer"].mirror, group["delta"], group["lam"]
         for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
             if dual is not param:
@@ -169,11 +172,15 @@ class MirrorOptimizer(GradientOptimizer):
             member["lam"] = lam
 
     def _rescale(self, param: Tensor, group: Group, lam: float) -> None:
-        state, old = self.state[param], self.state[param]["lam"]
+        state, regularizer, delta = self.state[param], group["regularizer"], group["delta"]
+        v, old = state["subgrad"], state["lam"]
+        theta = _at_least_float(param)
+        if param.dtype in _HALVES and regularizer.deterministic:
+            theta = regularizer.mirror(v, delta, lam=old)  # what rounding left of it would be amplified by λ_new/λ_old
         if old > 0:
-            state["subgrad"].mul_(lam / old).add_(param.detach(), alpha=(1 - lam / old) / group["delta"])
+            v.mul_(lam / old).add_(theta, alpha=(1 - lam / old) / delta)
         else:
-            state["subgrad"] = self._dual_of(param, {**group, "lam": lam})
+            v.copy_(regularizer.inverse_mirror(theta, delta, lam=lam))
         state["lam"] = lam
 
     @torch.no_grad()
@@ -205,6 +212,11 @@ class MirrorOptimizer(GradientOptimizer):
         image = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
         scale = group["delta"] * state["subgrad"].abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
         return float((param.detach() - image).abs().amax() / scale)
+
+
+def _at_least_float(param: Tensor) -> Tensor:
+    theta = param.detach()
+    return theta.float() if theta.dtype in _HALVES else theta
 
 
 def _is_plain(group: Group) -> bool:

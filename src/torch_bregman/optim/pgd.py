@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from torch_bregman.optim.acceleration import next_momentum
-from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, as_dtype
+from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, at_least
+from torch_bregman.optim.gradients import matching
 from torch_bregman.regularizers import Regularizer
 
 _MOST_BACKTRACKS = 60
@@ -69,7 +70,8 @@ class PGD(RegularizedOptimizer):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if not 0 < group["backtracking"] <= 1:
+        at_least("backtracking", group["backtracking"], 0, above=True)
+        if group["backtracking"] > 1:
             raise ValueError(f"backtracking must lie in (0, 1], got {group['backtracking']!r}: 1 switches it off")
         for key, start in (("t", 1.0), ("objective", math.inf), ("shrink", 1.0)):
             group.setdefault(key, start)
@@ -86,7 +88,7 @@ class PGD(RegularizedOptimizer):
             f(y).
         """
         if not any(float(group["lr"]) for group in self.param_groups):
-            return None if closure is None else _evaluate(closure)
+            return self._stand_still(closure)
         if closure is None:
             raise ValueError("PGD evaluates the loss more than once a step: call step(closure)")
         start = [param.clone() for param in self._params()]
@@ -95,6 +97,14 @@ class PGD(RegularizedOptimizer):
         except BaseException:
             _restore(self._params(), start)
             raise
+
+    def _stand_still(self, closure: Callable[[], float] | None) -> float | None:
+        # torch's distributed checkpoints step like this, without a closure, to learn what the state will hold
+        loss = None if closure is None else _evaluate(closure)
+        for param in self._params():
+            if param.grad is not None:
+                self.state[param].setdefault("previous", param.clone())
+        return loss
 
     def _advance(self, closure: Callable[[], float], start: list[Tensor]) -> float:
         t = self._shared("t")
@@ -119,7 +129,7 @@ class PGD(RegularizedOptimizer):
                     param.add_(param - self.state[param]["previous"], alpha=momentum)
         loss = _evaluate(closure)
         moving = [
-            (group, param, param.clone(), as_dtype(param.grad, param.dtype).clone())
+            (group, param, param.clone(), matching(param.grad, param).clone())
             for group in self.param_groups
             if float(group["lr"])
             for param in group["params"]

@@ -51,7 +51,7 @@ def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
         # a few neighbours (a 3 × 3 kernel) are summed by a product with ones, several times faster than by `sum`
         sums = squares.flatten(tail) @ squares.new_ones(math.prod(split.shape[tail:]))
         squares, inner = sums.view(*split.shape[:tail], *[1] * (split.ndim - tail)), inner[: tail - split.ndim]
-    return (squares.sum(dim=inner, keepdim=True) if inner else squares).sqrt_()
+    return (squares.sum(dim=inner, keepdim=True) if inner else squares).sqrt()  # in place it fails on sums of shards
 
 
 def _in_one_piece(split: Tensor, inner: tuple[int, ...]) -> bool:
