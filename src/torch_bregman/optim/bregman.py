@@ -63,7 +63,7 @@ class Bregman(MirrorOptimizer):
         return {**super().__getstate__(), "base": self.base}
 
     def _step(self) -> None:
-        batches = list(self._batches())
+        batches = self._batches()
         found = [(dual, dual.grad) for batch in batches for dual in batch.duals]
         self._hand_over_numbers()
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -23,13 +22,13 @@ class DualStepOptimizer(MirrorOptimizer):
     def _move(self, batch: Batch, foreach: bool | None, fused: bool | None) -> None:
         """Move the duals of a batch by one step; the flags choose among torch's implementations of it."""
 
-    def _prepare(self, batches: Iterator[Batch]) -> Iterable[Batch]:
+    def _prepare(self, batches: list[Batch]) -> None:
         """Do what has to be decided for all parameters together, before any of them moves."""
-        return batches
 
     def _step(self) -> None:
-        size = math.inf if torch.compiler.is_compiling() else _CACHED
-        for batch in self._prepare(self._batches(size)):
+        batches = self._batches(math.inf if torch.compiler.is_compiling() else _CACHED)
+        self._prepare(batches)
+        for batch in batches:
             self._move(batch, *_plan(batch))
             self._map(batch)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -132,16 +131,12 @@ class LinBreg(DualStepOptimizer):
             fused=fused,
         )
 
-    def _prepare(self, batches: Iterator[Batch]) -> Iterable[Batch]:
+    def _prepare(self, batches: list[Batch]) -> None:
         """Advance the buffers of accelerated groups, and restart all of them together where the momentum climbs."""
-        if not any(group["accelerated"] for group in self.param_groups):
-            return batches
-        gathered = list(batches)
-        accelerated = [batch for batch in gathered if batch.group["accelerated"]]
+        accelerated = [batch for batch in batches if batch.group["accelerated"]]
         climbing = sum(map(_accumulate, accelerated))
         for group in {id(batch.group): batch.group for batch in accelerated}.values():
             group["t"], group["look_ahead"] = (1.0, 0.0) if climbing > 0 else next_momentum(group["t"])
-        return gathered
 
 
 def _descend(batch: Batch) -> None:

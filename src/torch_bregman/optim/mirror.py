@@ -49,12 +49,9 @@ class MirrorOptimizer(GradientOptimizer):
         at_least("delta", group["delta"], 0, above=True)
         at_least("weight_decay", group["weight_decay"], 0)
 
-    def _batches(self, size: float = math.inf) -> Iterator[Batch]:
-        """Yield the parameters that have a gradient, duals up to date: whole groups, or about `size` CPU entries each.
-
-        Gathered when asked for, so that what was looked up of a parameter is still in the cache when it moves.
-        """
-        restarted, seen = 0, self._seen
+    def _batches(self, size: float = math.inf) -> list[Batch]:
+        """Return the parameters that have a gradient, duals up to date, by group or by about `size` CPU entries of one."""
+        batches, restarted, seen = [], 0, self._seen
         for group in self.param_groups:
             batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
             for param in group["params"]:
@@ -74,16 +71,17 @@ class MirrorOptimizer(GradientOptimizer):
                 batch.states.append(state)
                 entries += dual.numel() if dual.is_cpu else 0
                 if entries >= size:
-                    yield batch
+                    batches.append(batch)
                     batch, entries = Batch(group, [], [], [], []), 0
             if batch.params:
-                yield batch
+                batches.append(batch)
         if restarted:
             warnings.warn(
                 f"weights were changed outside of the optimizer: the dual variable of {restarted} entries was started "
                 "anew at the weights found, so the memory of their past gradients is lost",
                 stacklevel=6,
             )
+        return batches
 
     def _update_dual(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
         """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
