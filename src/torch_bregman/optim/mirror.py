@@ -50,7 +50,7 @@ class MirrorOptimizer(GradientOptimizer):
         at_least("weight_decay", group["weight_decay"], 0)
 
     def _batches(self, size: float = math.inf) -> list[Batch]:
-        """Return the parameters that have a gradient, duals up to date: whole groups, or about `size` CPU entries each."""
+        """Return the parameters that have a gradient, duals up to date: groups, or about `size` CPU entries each."""
         batches, restarted, seen = [], 0, self._seen
         for group in self.param_groups:
             batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
