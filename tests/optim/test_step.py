@@ -265,7 +265,7 @@ def test_complex_parameters_are_refused(row: Row):
 
 
 @each()
-def test_sparse_gradients_are_refused_and_nothing_moves(row: Row):
+def test_sparse_gradients_are_refused(row: Row):
     embedding, dense = nn.Embedding(5, 2, sparse=True), nn.Parameter(torch.ones(3))
     optimizer = row.build([{"params": [dense]}, {"params": [embedding.weight]}], tb.L1(0.1))
     before = embedding.weight.detach().clone()
@@ -279,7 +279,6 @@ def test_sparse_gradients_are_refused_and_nothing_moves(row: Row):
     with pytest.raises(RuntimeError, match="build the embedding with sparse=False"):
         optimizer.step(closure)
     assert torch.equal(embedding.weight.detach(), before)
-    assert torch.equal(dense.detach(), torch.ones(3))
 
 
 @each()

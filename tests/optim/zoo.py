@@ -82,6 +82,8 @@ REGULARIZERS = [
     tb.GroupL2(0.03, view="blocks(2, 2)", weighted=False),
     tb.SparseGroup(0.04, view="columns"),
     tb.Nuclear(0.1),
+    tb.Nuclear(0.1, view="columns", engine="tracked"),
+    tb.DynamicRankNuclear(0.1, rank=4),
     tb.NoRegularizer(),
     tb.SoftBernoulli(0.3, seed=3),
 ]
@@ -90,7 +92,8 @@ OPTIONS = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"
 
 def label(regularizer: Regularizer) -> str:
     """Return a short name for the reports of pytest."""
-    return f"{regularizer.name}.{getattr(regularizer, 'view', '')}".rstrip(".")
+    details = [str(getattr(regularizer, key, "")) for key in ("view", "engine")]
+    return ".".join([regularizer.name, *filter(None, details)])
 
 
 def pairs(rows: Iterable[Row] = ROWS, regularizers: Iterable[Regularizer] = REGULARIZERS) -> Any:
@@ -176,5 +179,10 @@ def same(left: Iterable[Tensor], right: Iterable[Tensor]) -> bool:
 
 def packed(optimizer: torch.optim.Optimizer) -> list[tuple[str, Any]]:
     """Return all that the state of an optimizer holds, as a flat list of names and values."""
-    state = optimizer.state_dict()["state"]
-    return [(f"{index}.{key}", value) for index in sorted(state) for key, value in sorted(state[index].items())]
+    return _flat("", optimizer.state_dict()["state"])
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [(name, value)]
+    return [item for key in sorted(value) for item in _flat(f"{name}.{key}".lstrip("."), value[key])]
