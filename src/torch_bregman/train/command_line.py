@@ -14,13 +14,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 from torch_bregman.train.checked import spell
 from torch_bregman.train.conf import Conf
+from torch_bregman.train.yaml_file import read_mapping
 
 _RULES = "other regularisers by module type (Conv2d) or by a pattern of parameter names (features.*)."
 
 
 def add_conf(parser: ArgumentParser) -> None:
     """Add `--config FILE` and one flag for every field of `Conf`."""
-    parser.add_argument("--config", action="config", help="a YAML file with any of the fields below; later flags win")
+    parser.add_argument("--config", type=str, help="a YAML file with any of the fields below; flags go before it")
     parser.add_class_arguments(Conf, nested_key=None, skip={"rules"})
     # jsonargparse would take the values of a rule for those of a subclass, and say so in its messages
     parser.add_argument("--rules", type=dict[str, Any], default={}, help=_RULES)
@@ -29,9 +30,20 @@ def add_conf(parser: ArgumentParser) -> None:
 
 
 def build_conf(parsed: Namespace) -> Conf:
-    """Return the checked configuration of parsed arguments."""
-    plain = parsed.as_dict()
-    return Conf.from_dict({key: value for key, value in plain.items() if key in Conf.__dataclass_fields__})
+    """Return the checked configuration of arguments that were parsed with `defaults=False`.
+
+    Raises:
+        ValueError: for an unknown field, a wrong value, or a file that is no YAML mapping.
+    """
+    flags = parsed.as_dict()
+    path = flags.pop("config", None)
+    if path is None:
+        return Conf.from_dict(flags)
+    content = read_mapping(path)
+    try:
+        return Conf.from_dict(_merged(content, flags))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def parse_conf(arguments: Sequence[str]) -> Conf:
@@ -47,7 +59,7 @@ def parse_conf(arguments: Sequence[str]) -> Conf:
     parser = ArgumentParser(exit_on_error=False)
     add_conf(parser)
     try:
-        return build_conf(parser.parse_args(list(arguments)))
+        return build_conf(parser.parse_args(list(arguments), defaults=False))
     except ArgumentError as error:
         raise ValueError(explain(error)) from None
 
@@ -60,8 +72,6 @@ def explain(error: Exception) -> str:
         'epochs must be a whole number, got x'
     """
     text = " ".join(str(error).split())
-    if isinstance(error, UnicodeDecodeError):
-        return f"a configuration must be UTF-8 text: {text}"
     if not isinstance(error, ArgumentError):
         return text
     if (found := _WRONG_VALUE.match(text)) and (hint := _fields().get(found["key"])) is not None:
@@ -70,15 +80,22 @@ def explain(error: Exception) -> str:
         close = get_close_matches(found["key"], _fields(), n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         return f"unknown field {found['key']}: {meant}bregman train --help lists them all"
-    if found := _NO_MAPPING.search(text):
-        return f"the file of --config must hold fields such as 'epochs: 3', got {found['value'] or 'nothing'}"
-    return text.replace('Parser key "config":', "--config:").replace("Problems parsing config:", "--config is no YAML:")
+    return text
 
 
 _GOT = r"(?:Got|Given) value: (?P<value>(?:(?!Given value:).)*)"
 _WRONG_VALUE = re.compile(rf'Parser key "(?P<key>[\w.]+)":.*?(?:{_GOT})?$')
-_UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments: -*|does not accept (?:option|nested key) ')(?P<key>[\w.-]+)")
-_NO_MAPPING = re.compile(r"Unexpected config: ?(?P<value>.*)$")
+_UNKNOWN = re.compile(r"[Uu]nrecognized arguments: -*(?P<key>[\w.-]+)")
+
+
+def _merged(content: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a file with those given as flags in their place."""
+    parts = {name for name, hint in typing.get_type_hints(Conf).items() if is_dataclass(hint)}
+    merged = dict(content)
+    for key, value in flags.items():
+        inside = key in parts and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if inside else value
+    return merged
 
 
 def _fields(kind: Any = Conf, prefix: str = "") -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from torch_bregman.train.checked import Checked
+from torch_bregman.train.yaml_file import read_mapping
 
 
 @dataclass
@@ -336,17 +338,15 @@ class Conf(Checked):
         return _build(cls, values, "")
 
     @classmethod
-    def from_yaml(cls, path: str) -> Conf:
+    def from_yaml(cls, path: str | Path) -> Conf:
         """Read a configuration file.
 
         Raises:
             ValueError: for a file that is no YAML mapping, an unknown field or a wrong value.
-            OSError: for a file that cannot be read.
         """
-        from torch_bregman.train.command_line import parse_conf
-
+        content = read_mapping(path)
         try:
-            return parse_conf(["--config", path])
+            return cls.from_dict(content)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
