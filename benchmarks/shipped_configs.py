@@ -61,7 +61,7 @@ def train(conf: tb.Conf) -> dict[str, Any]:
 def save(entries: list[dict[str, Any]]) -> None:
     """Write all entries, and a table of means and standard deviations."""
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(entries, indent=1) + "\n")
+    RESULTS.write_text("[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n")
     lines = [
         "Test accuracy after the last epoch, mean ± standard deviation over seeds 0, 1, …; made by",
         "`benchmarks/shipped_configs.py`, one CPU thread.",
