@@ -90,7 +90,7 @@ def losses(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, 
         loss = cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
-        seen.append(float(loss))
+        seen.append(float(loss.detach()))
     return seen
 
 
