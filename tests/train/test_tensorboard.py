@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_bregman.train import Conf, fit
+from torch_bregman.train import Conf, fit, resume
 from torch_bregman.train.history import flatten
 
 
@@ -27,7 +27,21 @@ def test_it_gets_every_number_of_the_log(tiny: Callable[..., Conf]) -> None:
     pytest.importorskip("tensorboard", reason="the extra track is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result = fit(tiny(tensorboard=True), observers=[])
+    class Stop:
+        """An observer that stops the run after its first epoch, before TensorBoard is told of it."""
+
+        def started(self, *_: object) -> None: ...
+
+        def epoch(self, row: object) -> None:
+            raise KeyboardInterrupt
+
+        def finished(self, *_: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(tensorboard=True), observers=[Stop()])
+    result = resume("tiny", observers=[])
     events = EventAccumulator(str(result.path / "tensorboard"))
     events.Reload()
     rows = [flatten(row) for row in result.rows]
