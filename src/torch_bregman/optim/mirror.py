@@ -55,7 +55,7 @@ class MirrorOptimizer(GradientOptimizer):
         at_least("weight_decay", group["weight_decay"], 0)
 
     def _batches(self, size: float = math.inf) -> list[Batch]:
-        """Return the parameters that have a gradient, duals up to date, by group or by about `size` CPU entries of one."""
+        """Return what has a gradient, duals up to date: a batch for every group, or for about `size` CPU entries."""
         batches, restarted, seen = [], 0, self._seen
         for group in self.param_groups:
             batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
@@ -125,13 +125,20 @@ class MirrorOptimizer(GradientOptimizer):
 
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
-        group, seen = batch.group, self._seen
+        group = batch.group
         if stands_still(group["lr"]):
             return
         mirror, delta, lam = group["regularizer"].mirror, group["delta"], group["lam"]
-        for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
+        for param, dual in zip(batch.params, batch.duals, strict=True):
             if dual is not param:
                 mirror(dual, delta, lam=lam, out=param)
+        self._note(batch)
+
+    def _note(self, batch: Batch) -> None:
+        """Keep with which λ the parameters were mapped, and in which version that left them."""
+        lam, seen = batch.group["lam"], self._seen
+        for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
+            if dual is not param:
                 state["lam"] = lam
                 seen[id(param)] = param._version
 
