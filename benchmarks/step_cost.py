@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -25,10 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from parameter_shapes import Shapes, mlp, resnet18, transformer
 from torch import nn
 
 import torch_bregman as tb
+from parameter_shapes import Shapes, mlp, resnet18, transformer
 
 Params = list[nn.Parameter]
 
@@ -177,6 +178,18 @@ def summarise(times: dict[str, list[float]], subjects: dict[str, Subject]) -> di
     return rows
 
 
+def measure_set(name: str, subjects: dict[str, Subject], factor: float) -> dict[str, Any]:
+    """Return all that is measured on one set of parameters."""
+    shapes, rounds = SETS[name][0](), max(2, round(SETS[name][1] * factor))
+    optimizers = prepare(shapes, subjects)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty one: compilation takes what it takes the first time
+        first = first_steps(optimizers)
+        rows = summarise(measure(optimizers, rounds), subjects)
+    about = {"parameters": sum(map(math.prod, shapes)), "tensors": len(shapes), "rounds": rounds}
+    return {**about, "optimizers": {key: {**row, "first_step_s": round(first[key], 4)} for key, row in rows.items()}}
+
+
 def machine() -> dict[str, Any]:
     """Return what the numbers depend on."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -241,20 +254,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # compilation takes what it takes the first time
     peer = peer_subjects()
     subjects = {**torch_subjects(), **own_subjects(), **(compiled_subjects() if arguments.compiled else {}), **peer}
-    sets = {}
-    for name in arguments.sets:
-        shapes, rounds = SETS[name][0](), max(2, round(SETS[name][1] * arguments.rounds))
-        optimizers = prepare(shapes, subjects)
-        first = first_steps(optimizers)
-        rows = summarise(measure(optimizers, rounds), subjects)
-        about = {"parameters": sum(map(math.prod, shapes)), "tensors": len(shapes), "rounds": rounds}
-        sets[name] = {
-            **about,
-            "optimizers": {key: {**row, "first_step_s": round(first[key], 4)} for key, row in rows.items()},
-        }
+    sets = {name: measure_set(name, subjects, arguments.rounds) for name in arguments.sets}
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     result = {"machine": machine(), "versions": versions(bool(peer)), "date": date, "sets": sets}
     print(table(result))
