@@ -9,7 +9,7 @@ TEST_EXTRAS := plot,report,deploy,sweep,dev
 .PHONY: train test test-slow lint types format clean
 
 train: $(VENV)/.ready-train
-	$(BIN)/bregman train
+	$(BIN)/bregman train --config configs/mlp-sample.yaml
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m "not slow"

@@ -1,18 +1,79 @@
 """Train networks that start almost empty, grow only what the data asks for, and come out small.
 
-Everything here is loaded when it is first used, so that the command line answers before torch is imported.
+Everything here is imported on first use, so that the command line answers before torch is loaded.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch_bregman import data, metrics, models, optim, regularizers, schedulers, train, views
+    from torch_bregman.groups import param_groups
+    from torch_bregman.init import low_rank_, sparsify_
+    from torch_bregman.metrics import density
+    from torch_bregman.optim import PGD, AdaBreg, Bregman, LinBreg, ProxSGD
+    from torch_bregman.regularizers import (
+        L1,
+        DynamicRankNuclear,
+        DynamicRankNuclearRegularizer,
+        ElasticNet,
+        GroupL2,
+        NonNegativeL1,
+        NoRegularizer,
+        Nuclear,
+        Regularizer,
+        SoftBernoulli,
+        SparseGroup,
+    )
+    from torch_bregman.train import Conf, fit, resume
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "torch_bregman.optim": ["PGD", "AdaBreg", "Bregman", "LinBreg", "ProxSGD"],
-    "torch_bregman.regularizers": [
+__all__ = [
+    "L1",
+    "PGD",
+    "AdaBreg",
+    "Bregman",
+    "Conf",
+    "DynamicRankNuclear",
+    "DynamicRankNuclearRegularizer",
+    "ElasticNet",
+    "GroupL2",
+    "LinBreg",
+    "NoRegularizer",
+    "NonNegativeL1",
+    "Nuclear",
+    "ProxSGD",
+    "Regularizer",
+    "SoftBernoulli",
+    "SparseGroup",
+    "__version__",
+    "data",
+    "density",
+    "fit",
+    "low_rank_",
+    "metrics",
+    "models",
+    "optim",
+    "param_groups",
+    "regularizers",
+    "resume",
+    "schedulers",
+    "sparsify_",
+    "train",
+    "views",
+]
+
+_HOME = {
+    "groups": ("param_groups",),
+    "init": ("low_rank_", "sparsify_"),
+    "metrics": ("density",),
+    "optim": ("PGD", "AdaBreg", "Bregman", "LinBreg", "ProxSGD"),
+    "regularizers": (
+        "DynamicRankNuclear",
+        "DynamicRankNuclearRegularizer",
         "ElasticNet",
         "GroupL2",
         "L1",
@@ -22,21 +83,20 @@ _HOMES = {
         "Regularizer",
         "SoftBernoulli",
         "SparseGroup",
-    ],
+    ),
+    "train": ("Conf", "fit", "resume"),
 }
-_WHERE = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ["optim", "regularizers", "views"]
-
-__all__ = ["__version__", *_WHERE, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+_SUBMODULES = ("data", "metrics", "models", "optim", "regularizers", "schedulers", "train", "views")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *__all__})

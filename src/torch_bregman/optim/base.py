@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
+from torch_bregman.optim.low_rank import exact_factors, pack
+from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer, check_lam
 
 Group = dict[str, Any]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -35,7 +36,12 @@ class RegularizedOptimizer(Optimizer, ABC):
     def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
         if regularizer is not None and not isinstance(regularizer, Regularizer):
             raise ValueError(f"regularizer must be a Regularizer such as L1(0.1), got {regularizer!r}")
+        self._seen: dict[int, int] = {}
         super().__init__(params, {**defaults, "regularizer": regularizer or NoRegularizer()})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._seen = {}  # versions of the weights as last written; nothing is known after loading or copying
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, as in torch; checks its parameters, regulariser and numbers.
@@ -68,7 +74,7 @@ class RegularizedOptimizer(Optimizer, ABC):
 
     @torch.no_grad()
     def regularization(self) -> list[float]:
-        """Return J of each group at the current weights, with the λ in force.
+        """Return J of each group at the current weights, with the λ in force; nan where there is no J.
 
         Example:
             >>> import torch, torch_bregman as tb
@@ -76,14 +82,51 @@ class RegularizedOptimizer(Optimizer, ABC):
             >>> tb.LinBreg([weight], lr=0.1, regularizer=tb.L1(0.5)).regularization()
             [1.5]
         """
-        return [
-            float(sum(group["regularizer"].value(p.detach(), lam=group["lam"]) for p in group["params"]))
-            for group in self.param_groups
-        ]
+        return [self._penalty(group) for group in self.param_groups]
+
+    def _penalty(self, group: Group) -> float:
+        regularizer, lam = group["regularizer"], group["lam"]
+        if not regularizer.deterministic:
+            return math.nan
+        if isinstance(regularizer, Nuclear):
+            return lam * float(sum(self.spectrum(param).sum() for param in group["params"]))
+        return float(sum(regularizer.value(param.detach(), lam=lam) for param in group["params"]))
+
+    @torch.no_grad()
+    def factors(self, param: Tensor) -> tuple[Tensor, Tensor]:
+        """Return thin factors L (r × m) and R (r × n) with W = LᵀR, W the weight as its regulariser's matrix.
+
+        Under a nuclear norm they are those of the last step, at no cost; else they come from a decomposition.
+
+        Raises:
+            ValueError: for a parameter that is not in this optimizer.
+
+        Example:
+            >>> import torch, torch_bregman as tb
+            >>> weight = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0, 0.0])))
+            >>> optimizer = tb.LinBreg([weight], lr=0.1, regularizer=tb.Nuclear(0.5))
+            >>> left, right = optimizer.factors(weight)
+            >>> left.shape, torch.allclose(left.mT @ right, weight)
+            (torch.Size([2, 3]), True)
+        """
+        group = next((g for g in self.param_groups if any(param is p for p in g["params"])), None)
+        if group is None:
+            raise ValueError(f"a tensor of shape {tuple(param.shape)} is no parameter of this optimizer")
+        state = self.state.get(param, {})
+        if "left" in state and self._seen.get(id(param)) == param._version:
+            return state["left"], state["right"]
+        return exact_factors(group["regularizer"], param)
+
+    def spectrum(self, param: Tensor) -> Tensor:
+        """Return the singular values of a weight that are not zero, falling, from its factors."""
+        left, right = self.factors(param)
+        norms = torch.linalg.vector_norm(left, dim=-1) * torch.linalg.vector_norm(right, dim=-1)
+        return norms.sort(descending=True).values
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors, numbers, strings, None and dicts: it loads under `weights_only=True`."""
         packed = super().state_dict()
+        packed["state"] = {index: pack(state) for index, state in packed["state"].items()}
         for group in packed["param_groups"]:
             regularizer = group["regularizer"]
             state = regularizer.state()
@@ -102,7 +145,8 @@ class RegularizedOptimizer(Optimizer, ABC):
         before, saved = self.param_groups, state_dict["param_groups"]
         self._check_checkpoint(state_dict)
         plain = [{key: value for key, value in group.items() if key != "regularizer"} for group in saved]
-        super().load_state_dict({**state_dict, "param_groups": plain})
+        states = {i: {k: v for k, v in state.items() if k != "engine"} for i, state in state_dict["state"].items()}
+        super().load_state_dict({**state_dict, "param_groups": plain, "state": states})
         for group, own, packed in zip(self.param_groups, before, saved, strict=True):
             for key, value in own.items():
                 group.setdefault(key, value)
@@ -146,8 +190,14 @@ class RegularizedOptimizer(Optimizer, ABC):
         # parameter must stay float32. What has the parameter's shape must lie in memory as the parameter does
         for theirs, ours in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, param in zip(theirs["params"], ours["params"], strict=True):
+                saved = state_dict["state"].get(index, {})
+                if not saved:
+                    continue
                 own = self.state[param]
-                for key, value in state_dict["state"].get(index, {}).items():
+                if "engine" in saved:
+                    own["engine"] = ours["regularizer"].new_engine()
+                    own["engine"].load_state(saved["engine"])
+                for key, value in saved.items():
                     if isinstance(value, Tensor) and param.ndim and value.shape == param.shape:
                         own[key] = torch.empty_like(param, dtype=value.dtype).copy_(value.detach())
                     elif isinstance(value, Tensor):

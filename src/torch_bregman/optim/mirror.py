@@ -10,10 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least
+from torch_bregman.optim.base import GradientOptimizer, Group, at_least
 from torch_bregman.optim.gradients import is_dense, matching, stands_still
-from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
+from torch_bregman.optim.low_rank import forget, image, threshold_into
+from torch_bregman.optim.rescaling import rescaled, rounding
+from torch_bregman.regularizers import NoRegularizer, Nuclear, check_lam
 
+_ENGINE_ERROR = 4e-3
 _HALVES = frozenset({torch.float16, torch.bfloat16})
 
 
@@ -41,21 +44,13 @@ class MirrorOptimizer(GradientOptimizer):
 
     like_param: ClassVar[frozenset[str]] = GradientOptimizer.like_param | {"subgrad"}
 
-    def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
-        self._seen: dict[int, int] = {}
-        super().__init__(params, defaults, regularizer)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._seen = {}  # after loading or copying, the first step compares θ with the image of v
-
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
         at_least("delta", group["delta"], 0, above=True)
         at_least("weight_decay", group["weight_decay"], 0)
 
     def _batches(self, size: float = math.inf) -> list[Batch]:
-        """Return what has a gradient, duals up to date: a batch for every group, or for about `size` CPU entries."""
+        """Return the parameters that have a gradient, duals up to date: groups, or about `size` CPU entries each."""
         batches, restarted, seen = [], 0, self._seen
         for group in self.param_groups:
             batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
@@ -113,25 +108,40 @@ class MirrorOptimizer(GradientOptimizer):
             changed = group["regularizer"].coupled(changed)
             state["subgrad"].copy_(torch.where(changed, self._dual_of(param, group), state["subgrad"]))
             state["lam"] = group["lam"]
+            forget(state)
         return count
 
     def _deviation(self, param: Tensor, group: Group, state: dict[str, Any]) -> Tensor:
         """Return by how much |θ − prox_{δJ}(δv)| exceeds what rounding explains."""
         v, delta = state["subgrad"], group["delta"]
-        image = group["regularizer"].mirror(v, delta, lam=state["lam"])
-        rounding = 64 * torch.finfo(v.dtype).eps * delta * v.abs().amax() if v.numel() else 0
-        allowed = 2 * torch.finfo(param.dtype).eps * image.abs() + rounding
-        return (param.detach() - image).abs() - allowed
+        expected, error = self._image(param, group, state)
+        allowed = 2 * torch.finfo(param.dtype).eps * expected.abs() + delta * rounding(v) + error
+        return (param.detach() - expected).abs() - allowed
+
+    def _image(self, param: Tensor, group: Group, state: dict[str, Any]) -> tuple[Tensor, float]:
+        """Return the image of v, and how far from it θ may be: engines for low rank are not exact."""
+        regularizer, v = group["regularizer"], state["subgrad"]
+        if isinstance(regularizer, Nuclear):
+            written = image(regularizer, state, v)
+            if written is not None:
+                return written, 0.0
+            exact = regularizer.mirror(v, group["delta"], lam=state["lam"])
+            return exact, _ENGINE_ERROR * float(exact.norm())
+        return regularizer.mirror(v, group["delta"], lam=state["lam"]), 0.0
 
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
         group = batch.group
         if stands_still(group["lr"]):
             return
-        mirror, delta, lam = group["regularizer"].mirror, group["delta"], group["lam"]
-        for param, dual in zip(batch.params, batch.duals, strict=True):
-            if dual is not param:
-                mirror(dual, delta, lam=lam, out=param)
+        regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
+        if isinstance(regularizer, Nuclear):
+            threshold_into(regularizer, batch.duals, lam, delta, batch.params, batch.states)
+        else:
+            mirror = regularizer.mirror
+            for param, dual in zip(batch.params, batch.duals, strict=True):
+                if dual is not param:
+                    mirror(dual, delta, lam=lam, out=param)
         self._note(batch)
 
     def _note(self, batch: Batch) -> None:
@@ -147,8 +157,8 @@ class MirrorOptimizer(GradientOptimizer):
         """Change λ without moving a weight: v ← θ/δ + (λ_new/λ_old)·(v − θ/δ).
 
         The dual variable is rescaled so that θ stays its image and the sleeping weights keep their memory. From
-        λ_old = 0 it starts afresh. A controller that steers λ by the density it sees sets `group["lam"]` instead: then
-        θ answers at the next step.
+        λ_old = 0, or one so small that v has no digits left to remember with, it starts afresh. A controller that
+        steers λ by the density it sees sets `group["lam"]` instead: then θ answers at the next step.
 
         Args:
             lam: the new λ ≥ 0.
@@ -179,15 +189,12 @@ class MirrorOptimizer(GradientOptimizer):
             member["lam"] = lam
 
     def _rescale(self, param: Tensor, group: Group, lam: float) -> None:
-        state, regularizer, delta = self.state[param], group["regularizer"], group["delta"]
+        state, regularizer = self.state[param], group["regularizer"]
         v, old = state["subgrad"], state["lam"]
         theta = _at_least_float(param)
         if param.dtype in _HALVES and regularizer.deterministic:
-            theta = regularizer.mirror(v, delta, lam=old)  # what rounding left of it would be amplified by λ_new/λ_old
-        if old > 0:
-            v.mul_(lam / old).add_(theta, alpha=(1 - lam / old) / delta)
-        else:
-            v.copy_(regularizer.inverse_mirror(theta, delta, lam=lam))
+            theta = regularizer.mirror(v, group["delta"], lam=old)  # what the half has lost would be amplified
+        v.copy_(rescaled(v, theta, group, old, lam))
         state["lam"] = lam
 
     @torch.no_grad()
@@ -216,9 +223,9 @@ class MirrorOptimizer(GradientOptimizer):
 
     def _residual(self, group: Group, param: Tensor) -> float:
         state = self.state[param]
-        image = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
+        exact = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
         scale = group["delta"] * state["subgrad"].abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
-        return float((param.detach() - image).abs().amax() / scale)
+        return float((param.detach() - exact).abs().amax() / scale)
 
 
 def _at_least_float(param: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch.optim.sgd import sgd
 
 from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least, check_momentum
 from torch_bregman.optim.gradients import is_dense, matching, spared
-from torch_bregman.regularizers import Regularizer
+from torch_bregman.optim.low_rank import threshold_into
+from torch_bregman.regularizers import Nuclear, Regularizer
 
 
 class ProxSGD(GradientOptimizer):
@@ -84,9 +85,17 @@ class ProxSGD(GradientOptimizer):
                 ready.append((group, params, grads))
         for group, params, grads in ready:
             self._descend(group, params, grads)
-            step, lam = float(group["lr"]), group["lam"]
-            for param in params if step else []:
-                group["regularizer"].prox(param, step, lam=lam, out=param)
+            if float(group["lr"]):
+                self._shrink(group, params)
+
+    def _shrink(self, group: Group, params: list[Tensor]) -> None:
+        regularizer, step, lam = group["regularizer"], float(group["lr"]), group["lam"]
+        if isinstance(regularizer, Nuclear):
+            threshold_into(regularizer, params, step * lam, 1.0, params, [self.state[param] for param in params])
+            self._seen.update((id(param), param._version) for param in params)
+        else:
+            for param in params:
+                regularizer.prox(param, step, lam=lam, out=param)
 
     def _descend(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         buffers = [self.state[param].get("momentum_buffer") for param in params]

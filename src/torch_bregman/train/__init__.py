@@ -1,0 +1,69 @@
+"""Training from one configuration: the loop, evaluation, checkpoints, the log.
+
+What stands here is imported on first use, so that configurations can be checked without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+    from torch_bregman.train.conf import (
+        Conf,
+        DataConf,
+        ModelConf,
+        OptimConf,
+        RegularizerConf,
+        ScheduleConf,
+        StartConf,
+    )
+    from torch_bregman.train.evaluation import Score, evaluate
+    from torch_bregman.train.loop import TrainingDivergedError, fit, resume
+    from torch_bregman.train.observer import Observer, Result
+    from torch_bregman.train.run_folder import RunFolder
+    from torch_bregman.train.terminal import Terminal
+
+__all__ = [
+    "CheckpointError",
+    "Conf",
+    "DataConf",
+    "ModelConf",
+    "Observer",
+    "OptimConf",
+    "RegularizerConf",
+    "Result",
+    "RunFolder",
+    "ScheduleConf",
+    "Score",
+    "StartConf",
+    "Terminal",
+    "TrainingDivergedError",
+    "evaluate",
+    "fit",
+    "load_checkpoint",
+    "resume",
+    "save_checkpoint",
+]
+
+_MODULES = {
+    "checkpoint": ("CheckpointError", "load_checkpoint", "save_checkpoint"),
+    "conf": ("Conf", "DataConf", "ModelConf", "OptimConf", "RegularizerConf", "ScheduleConf", "StartConf"),
+    "evaluation": ("Score", "evaluate"),
+    "loop": ("TrainingDivergedError", "fit", "resume"),
+    "observer": ("Observer", "Result"),
+    "run_folder": ("RunFolder",),
+    "terminal": ("Terminal",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,377 @@
+"""Everything a run is made of, checked; from code, YAML or the command line. Does not need torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch_bregman.train.checked import Checked
+from torch_bregman.train.yaml_file import read_mapping
+
+
+@dataclass
+class DataConf(Checked):
+    """Which data, and how it is cut into batches.
+
+    Args:
+        name: sample (6,000 + 1,000 real MNIST images, embedded), mnist, fashion-mnist or cifar10.
+        dir: the only folder to look in; by default the usual places, then a download.
+        batch_size: images a step; 0 takes the full set, as pgd needs it.
+        validation: share of the training images held out to choose the best checkpoint; 0 holds out none.
+        shift: pixels by which training images are shifted at random, at most.
+        flip: mirror training images at random.
+    """
+
+    name: Literal["sample", "mnist", "fashion-mnist", "cifar10"] = "sample"
+    dir: str | None = None
+    batch_size: int = 32
+    validation: float = 0.1
+    shift: int = 0
+    flip: bool = False
+
+    def check(self) -> None:
+        """Check ranges."""
+        _within("data.batch_size", self.batch_size, 0, math.inf, "0 takes the full set")
+        _within("data.validation", self.validation, 0, 0.9, "a share of the training images, e.g. 0.1")
+        _within("data.shift", self.shift, 0, 16, "pixels")
+
+
+@dataclass
+class ModelConf(Checked):
+    """Which network.
+
+    Args:
+        name: mlp, convnet, lenet_300_100, lenet5_caffe, or another name of `torch_bregman.models`.
+        hidden: widths of the hidden layers of an mlp; by default 200 and 80, the network of the JMLR paper.
+        options: what else the model takes.
+    """
+
+    name: str = "mlp"
+    hidden: list[int] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that `hidden` goes with the model."""
+        if self.hidden is not None and self.name != "mlp":
+            raise ValueError(f"model.hidden is for mlp only, got {self.hidden!r} with {self.name!r}: leave it out")
+        if self.hidden is None and self.name == "mlp":
+            self.hidden = [200, 80]
+
+
+_STARTS_TAKE = {"sparse": {"density", "view", "init"}, "low_rank": {"rank", "init"}, "dense": set()}
+
+
+@dataclass
+class StartConf(Checked):
+    """How the weights start.
+
+    Args:
+        kind: sparse (few weights, larger), low_rank, or dense (PyTorch's own initialisation).
+        density: share of the weights a sparse start keeps, in (0, 1].
+        rank: rank of a low-rank start.
+        view: what a sparse start keeps or drops as one: elements, rows, columns, filters, kernels, …
+        init: kaiming (for ReLU) or xavier.
+    """
+
+    kind: Literal["sparse", "low_rank", "dense"] = "sparse"
+    density: float = 0.01
+    rank: int = 4
+    view: str = "elements"
+    init: Literal["kaiming", "xavier"] = "kaiming"
+
+    def check(self) -> None:
+        """Check ranges."""
+        if not 0 < self.density <= 1:
+            raise ValueError(f"start.density must lie in (0, 1], got {self.density!r}: 0.01 keeps 1 % of the weights")
+        _within("start.rank", self.rank, 1, math.inf, "a number of singular values")
+        _refuse_idle("start", self, {"kind", *_STARTS_TAKE[self.kind]}, self.kind)
+
+
+@dataclass
+class RegularizerConf(Checked):
+    """What is penalised.
+
+    Args:
+        name: none, l1, nonnegative_l1 (weights start at their absolute values), elastic_net, group_l2, sparse_group,
+            nuclear, dynamic_rank_nuclear or soft_bernoulli.
+        lam: λ ≥ 0, its strength.
+        options: what else it takes: view, weighted, l1_ratio, engine, rank, max_rank, seed.
+    """
+
+    name: str = "l1"
+    lam: float = 0.1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check λ."""
+        _within("lam", self.lam, 0, math.inf, "0 switches the regulariser off")
+
+
+_SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
+_ADAM = {"lr", "betas", "eps", "amsgrad", "weight_decay"}
+_TAKES: dict[str, set[str]] = {
+    "linbreg": _SGD | {"accelerated", "delta"},
+    "adabreg": _ADAM | {"delta"},
+    "proxsgd": _SGD,
+    "pgd": {"lr", "accelerated", "backtracking"},
+    "bregman": {"lr", "weight_decay", "delta", "base", "options"},
+    "sgd": _SGD,
+    "adam": _ADAM,
+}
+_RATES = {"linbreg": 0.1, "adabreg": 1e-3, "proxsgd": 0.1, "pgd": 1.0, "bregman": 1e-3, "sgd": 0.1, "adam": 1e-3}
+
+
+@dataclass
+class OptimConf(Checked):
+    """How the weights move. A field that the optimizer does not take is refused.
+
+    Args:
+        name: linbreg, adabreg, proxsgd, pgd, bregman (any torch optimizer, see base); sgd and adam are the dense
+            baselines, where a regulariser is added to the loss.
+        lr: τ ≥ 0; by default 0.1 for linbreg, proxsgd and sgd, 1e-3 for adabreg, bregman and adam, 1 for pgd.
+        momentum: μ in [0, 1).
+        dampening: in [0, 1]; the paper's momentum has dampening = momentum.
+        nesterov: look ahead; needs momentum.
+        accelerated: Nesterov's own sequence of momenta with restart, for full batches (linbreg, pgd).
+        betas: decay of Adam's two means.
+        eps: Adam's ε.
+        amsgrad: divide by the largest second moment so far.
+        weight_decay: into the dual for Bregman methods.
+        delta: δ > 0, the elastic-net parameter.
+        backtracking: factor by which pgd shrinks τ.
+        base: class in torch.optim that bregman runs on the dual variables, e.g. RMSprop.
+        options: what else that class takes.
+    """
+
+    name: Literal["linbreg", "adabreg", "proxsgd", "pgd", "bregman", "sgd", "adam"] = "linbreg"
+    lr: float | None = None
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    accelerated: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    amsgrad: bool = False
+    weight_decay: float = 0.0
+    delta: float = 1.0
+    backtracking: float = 0.5
+    base: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that every field that was set has an effect."""
+        self.betas = (float(self.betas[0]), float(self.betas[1]))
+        _refuse_idle("optim", self, {"name", *_TAKES[self.name]}, self.name)
+        if self.lr is None:
+            self.lr = _RATES[self.name]
+        _within("optim.lr", self.lr, 0, math.inf, "a step size")
+        if (self.name == "bregman") != (self.base is not None):
+            raise ValueError(f"optim.base must name a class of torch.optim for bregman, got {self.base!r}")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError(
+                f"optim.nesterov needs momentum > 0 and dampening = 0, got momentum {self.momentum} and dampening "
+                f"{self.dampening}: set optim.momentum to 0.9 and optim.dampening to 0"
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the optimizer's class."""
+        return {key: getattr(self, key) for key in sorted(_TAKES[self.name] - {"base", "options"})}
+
+
+@dataclass
+class ScheduleConf(Checked):
+    """How the learning rate changes.
+
+    Args:
+        name: a class of torch.optim.lr_scheduler, e.g. CosineAnnealingLR; by default lr stays.
+        options: its arguments; T_max, total_steps and total_iters are filled in where they are missing.
+        every: epoch or step.
+    """
+
+    name: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    every: Literal["epoch", "step"] = "epoch"
+
+    def check(self) -> None:
+        """Check that every field that was set has an effect."""
+        if self.name is None:
+            _refuse_idle("schedule", self, {"name"}, "no schedule.name")
+        if self.name == "ReduceLROnPlateau" and self.every == "step":
+            raise ValueError(
+                "schedule.every must be epoch with ReduceLROnPlateau, got step: it looks at every epoch's loss"
+            )
+
+
+@dataclass
+class LamScheduleConf(Checked):
+    """How λ changes, once an epoch, without moving a weight.
+
+    Args:
+        name: plateau (factor, patience, least, threshold), linear or cosine (start, end, steps: what λ is multiplied
+            by), listed (values by epoch); by default λ stays.
+        options: its arguments.
+    """
+
+    name: Literal["plateau", "linear", "cosine", "listed"] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that options have an effect."""
+        if self.name is None:
+            _refuse_idle("lam_schedule", self, {"name"}, "no lam_schedule.name")
+
+
+@dataclass
+class RankScheduleConf(Checked):
+    """How the rank cap of dynamic_rank_nuclear changes, once an epoch.
+
+    Args:
+        name: plateau (increase, patience, times, threshold), energy (tolerance, increase), linear or cosine (start,
+            end, steps), listed (values by epoch); by default the cap stays.
+        options: its arguments.
+    """
+
+    name: Literal["plateau", "energy", "linear", "cosine", "listed"] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that options have an effect."""
+        if self.name is None:
+            _refuse_idle("rank_schedule", self, {"name"}, "no rank_schedule.name")
+
+
+@dataclass
+class Conf(Checked):
+    """One run.
+
+    Args:
+        name: folder of the run under `out`; a name already taken gets a number.
+        seed: of the start, the order of the images, augmentation and dropout.
+        epochs: passes over the training images, at least 1.
+        out: folder of all runs.
+        device: auto, cpu, cuda, cuda:1, …
+        dtype: float32, float64, or bfloat16 and float16 for autocast (weights stay float32).
+        threads: of the CPU; by default PyTorch's choice.
+        tensorboard: also write TensorBoard events; needs the extra `track`.
+        data: which data.
+        model: which network.
+        start: how the weights start.
+        regularizer: J of all weights; biases and normalisation stay free.
+        rules: other regularisers by module type (Conv2d) or by a pattern of parameter names (features.*).
+        optim: how the weights move.
+        schedule: how the learning rate changes.
+        lam_schedule: how λ changes.
+        rank_schedule: how the rank cap changes.
+
+    Example:
+        >>> conf = Conf(name="tiny", epochs=2, optim=OptimConf(name="adabreg"))
+        >>> conf.optim.lr
+        0.001
+    """
+
+    name: str = "run"
+    seed: int = 0
+    epochs: int = 30
+    out: str = "runs"
+    device: str = "auto"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    threads: int | None = None
+    tensorboard: bool = False
+    data: DataConf = field(default_factory=DataConf)
+    model: ModelConf = field(default_factory=ModelConf)
+    start: StartConf = field(default_factory=StartConf)
+    regularizer: RegularizerConf = field(default_factory=RegularizerConf)
+    rules: dict[str, RegularizerConf] = field(default_factory=dict)
+    optim: OptimConf = field(default_factory=OptimConf)
+    schedule: ScheduleConf = field(default_factory=ScheduleConf)
+    lam_schedule: LamScheduleConf = field(default_factory=LamScheduleConf)
+    rank_schedule: RankScheduleConf = field(default_factory=RankScheduleConf)
+
+    def check(self) -> None:
+        """Check ranges, and what does not go together."""
+        _within("epochs", self.epochs, 1, math.inf, "at least one pass")
+        _within("seed", self.seed, 0, 2**63 - 1, "a whole number")
+        if self.threads is not None:
+            _within("threads", self.threads, 1, 1024, "leave it out for PyTorch's choice")
+        if not self.name.strip() or any(sign in self.name for sign in "/\\") or self.name in (".", ".."):
+            raise ValueError(f"name must be a plain folder name, got {self.name!r}")
+        if self.optim.name == "pgd" and self.data.batch_size != 0:
+            raise ValueError(f"pgd needs the full batch, got data.batch_size {self.data.batch_size}: set it to 0")
+        if self.optim.name == "pgd" and self.dtype == "float16":
+            raise ValueError("pgd needs gradients as they are, got dtype float16, which scales them: use bfloat16")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain values."""
+        plain = dataclasses.asdict(self)
+        plain["optim"]["betas"] = list(self.optim.betas)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Conf:
+        """Return the configuration of what `to_dict` returned.
+
+        Raises:
+            ValueError: for an unknown field or a wrong value.
+        """
+        nested = {
+            "data": DataConf,
+            "model": ModelConf,
+            "start": StartConf,
+            "regularizer": RegularizerConf,
+            "optim": OptimConf,
+            "schedule": ScheduleConf,
+            "lam_schedule": LamScheduleConf,
+            "rank_schedule": RankScheduleConf,
+        }
+        values = dict(plain)
+        for key, kind in nested.items():
+            if isinstance(values.get(key), dict):
+                values[key] = _build(kind, values[key], f"{key}.")
+        if isinstance(values.get("rules"), dict):
+            values["rules"] = {
+                key: _build(RegularizerConf, rule, f"rules.{key}.") if isinstance(rule, dict) else rule
+                for key, rule in values["rules"].items()
+            }
+        return _build(cls, values, "")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Conf:
+        """Read a configuration file.
+
+        Raises:
+            ValueError: for a file that is no YAML mapping, an unknown field or a wrong value.
+        """
+        content = read_mapping(path)
+        try:
+            return cls.from_dict(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
+    known = {each.name for each in dataclasses.fields(kind)}
+    for key in values:
+        if key not in known:
+            raise ValueError(f"unknown field {prefix}{key}: use one of {', '.join(sorted(known))}")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(prefix) else f"{prefix}{error}") from None
+
+
+def _refuse_idle(section: str, conf: Any, takes: set[str], what: str) -> None:
+    """Raise ValueError where a field was set that has no effect."""
+    for each in dataclasses.fields(conf):
+        default = each.default_factory() if callable(each.default_factory) else each.default
+        value = getattr(conf, each.name)
+        if each.name not in takes and value != default:
+            raise ValueError(f"{section}.{each.name} has no effect with {what}, got {value!r}: leave it out")
+
+
+def _within(name: str, value: float, least: float, most: float, hint: str) -> None:
+    if not least <= value <= most:
+        top = "" if math.isinf(most) else f" and <= {most}"
+        raise ValueError(f"{name} must be a number >= {least}{top}, got {value!r}: {hint}")

@@ -1,0 +1,157 @@
+"""From a configuration to the parts of a run: data, model, optimizer, schedule."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torch_bregman.data import Batches, Compose, DataSet, Flip, Shift, Split, black, holdout, load, normalize
+from torch_bregman.init import low_rank_, sparsify_
+from torch_bregman.models import MODELS, build
+from torch_bregman.schedulers import Schedule
+from torch_bregman.train.conf import Conf
+from torch_bregman.train.optimization import build_optimizer, build_scheduler
+from torch_bregman.train.options import call
+from torch_bregman.train.schedules import build_schedules
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """All that the loop works with.
+
+    Args:
+        device: where everything lives.
+        train: batches of the training images.
+        validation: batches held out, or None.
+        test: batches of the test images.
+        model: the network.
+        optimizer: what moves it.
+        scheduler: what moves the learning rate, or None.
+        schedules: what moves λ and the rank cap, once an epoch.
+        scaler: of the gradients, for float16 only.
+        autocast: the type of autocast, or None.
+        penalty: J as a term of the loss, for the dense baselines, or None.
+        source: where the data came from.
+    """
+
+    device: torch.device
+    train: Batches
+    validation: Batches | None
+    test: Batches
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: Any
+    schedules: list[Schedule]
+    scaler: torch.amp.GradScaler | None
+    autocast: torch.dtype | None
+    penalty: Callable[[], Tensor] | None
+    source: str
+
+
+def set_up(conf: Conf) -> Parts:
+    """Return all parts of the run that a configuration describes, at its start.
+
+    Raises:
+        ValueError: where data is missing or malformed, or parts do not go together.
+    """
+    device = pick_device(conf.device)
+    data = load(conf.data.name, conf.data.dir)
+    train, validation, test = _batches(conf, data, device)
+    model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
+    _check_fit(conf, model, test.images[:2], data.num_classes)
+    optimizer, penalty = build_optimizer(conf, model)
+    return Parts(
+        device=device,
+        train=train,
+        validation=validation,
+        test=test,
+        model=model,
+        optimizer=optimizer,
+        scheduler=build_scheduler(conf, optimizer, len(train)),
+        schedules=build_schedules(conf, optimizer),
+        scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
+        autocast=_AUTOCAST.get(conf.dtype),
+        penalty=penalty,
+        source=data.source,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the GPU where there is one.
+
+    Raises:
+        ValueError: for a device that PyTorch does not know or that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        float(torch.zeros((), device=device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ValueError(f"device {name!r} cannot be used ({reason}): use auto or cpu") from None
+    return device
+
+
+def _batches(conf: Conf, data: DataSet, device: torch.device) -> tuple[Batches, Batches | None, Batches]:
+    dtype = torch.float64 if conf.dtype == "float64" else torch.float32
+
+    def ready(split: Split) -> tuple[Tensor, Tensor]:
+        return normalize(split, data.mean, data.std, device, dtype)
+
+    train, aside = holdout(data.train, conf.data.validation, conf.seed) if conf.data.validation else (data.train, None)
+    augment = [Shift(conf.data.shift, black(data.mean, data.std))] if conf.data.shift else []
+    augment += [Flip()] if conf.data.flip else []
+    batches = Batches(*ready(train), conf.data.batch_size, augment=Compose(augment) if augment else None)
+    held_out = Batches(*ready(aside), _EVALUATED, shuffle=False) if aside else None
+    return batches, held_out, Batches(*ready(data.test), _EVALUATED, shuffle=False)
+
+
+_EVALUATED = 1000
+"""Images a batch of evaluation: large enough to be fast, small enough for any memory."""
+
+
+def _model(conf: Conf, data: DataSet) -> nn.Module:
+    channels, height, width = data.shape
+    shape: dict[str, Any] = {"in_channels": channels, "size": height, "classes": data.num_classes}
+    if conf.model.name == "mlp":
+        shape = {"sizes": [channels * height * width, *(conf.model.hidden or []), data.num_classes]}
+    takes = inspect.signature(MODELS[conf.model.name]).parameters if conf.model.name in MODELS else {}
+    fitting = {key: value for key, value in shape.items() if key in takes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(conf.seed)
+        model = call(build, f"model {conf.model.name!r}", conf.model.name, **{**fitting, **conf.model.options})
+    start = conf.start
+    if start.kind == "sparse":
+        sparsify_(model, start.density, seed=conf.seed, view=start.view, init=start.init)
+    elif start.kind == "low_rank":
+        low_rank_(model, start.rank, seed=conf.seed, init=start.init)
+    return model
+
+
+@torch.no_grad()
+def _check_fit(conf: Conf, model: nn.Module, images: Tensor, classes: int) -> None:
+    """Raise ValueError where the model does not take these images or does not tell these classes apart."""
+    model.eval()
+    try:
+        shape = tuple(model(images).shape)
+    except Exception as error:  # whatever a layer makes of a wrong shape
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"model {conf.model.name!r} does not take images of shape {tuple(images.shape[1:])} ({reason}): "
+            "choose another model, or change model.options"
+        ) from None
+    if shape != (len(images), classes):
+        raise ValueError(
+            f"model {conf.model.name!r} maps {len(images)} images to {shape}, must be {(len(images), classes)}, "
+            "a number for each class: change model.options"
+        )
+    model.train()
