@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, at_least_float, not_finite, nothing_left
+from torch_bregman.linalg.engine import Engine, Thresholded, not_finite, nothing_left, prepared
 
 
 class GramEngine(Engine):
@@ -37,20 +37,24 @@ class GramEngine(Engine):
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix."""
-        matrix = at_least_float(matrix)
+        matrix = prepared(matrix, threshold)
         reason = f"Gram eigendecomposition in {str(self.dtype).removeprefix('torch.')}"
         if matrix.numel() == 0:
             return nothing_left(matrix, threshold, reason)
-        values, U = gram_eigh(matrix, self.dtype)
-        rank = int((values > threshold).sum(-1).max())
-        if rank == 0:
-            return nothing_left(matrix, threshold, reason)
-        values, U = values[..., :rank], U[..., :rank].mT
-        short = (U * (1 - threshold / values).clamp_min(0).unsqueeze(-1)).to(matrix.dtype)  # rows (1 − t/σ)u
-        wide = matrix.shape[-2] <= matrix.shape[-1]
-        long = (U @ (matrix if wide else matrix.mT).to(self.dtype)).to(matrix.dtype)  # rows σv
-        left, right = (short, long) if wide else (long, short)
-        return Thresholded(left, right, values.double(), threshold, 0.0, reason)
+        return thresholded(matrix, *gram_eigh(matrix, self.dtype), threshold, reason)
+
+
+def thresholded(matrix: Tensor, values: Tensor, U: Tensor, threshold: float, reason: str) -> Thresholded:
+    """Return W from all singular values and the singular vectors of the shorter side, as `gram_eigh` gives them."""
+    rank = int((values > threshold).sum(-1).max())
+    if rank == 0:
+        return nothing_left(matrix, threshold, reason)
+    values, U = values[..., :rank], U[..., :rank].mT
+    short = (U * (1 - threshold / values).clamp_min(0).unsqueeze(-1)).to(matrix.dtype)  # rows (1 − t/σ)u
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    long = (U @ (matrix if wide else matrix.mT).to(U.dtype)).to(matrix.dtype)  # rows σv
+    left, right = (short, long) if wide else (long, short)
+    return Thresholded(left, right, values.double(), threshold, 0.0, reason)
 
 
 def gram_eigh(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, at_least_float, not_finite, nothing_left
+from torch_bregman.linalg.engine import Engine, Thresholded, not_finite, nothing_left, prepared
 
 _POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -52,7 +52,7 @@ class MatmulEngine(Engine):
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix."""
-        V = at_least_float(matrix)
+        V = prepared(matrix, threshold)
         reason = f"matrix sign in {self.passes} products of degree five"
         if V.numel() == 0:
             return nothing_left(V, threshold, reason)

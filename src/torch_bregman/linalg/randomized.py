@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, at_least_float, not_finite
+from torch_bregman.linalg.engine import Engine, Thresholded, not_finite, prepared
 
 
 class RandomizedEngine(Engine):
@@ -47,7 +47,7 @@ class RandomizedEngine(Engine):
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix, cut to the rank; the error is unknown and given as nan."""
-        matrix = at_least_float(matrix)
+        matrix = prepared(matrix, threshold)
         if not torch.isfinite(matrix).all():
             raise not_finite()
         width = min(self.rank + self.oversampling, *matrix.shape[-2:])
@@ -55,7 +55,7 @@ class RandomizedEngine(Engine):
             torch.manual_seed(self._seed + self._calls)
             U, S, V = torch.svd_lowrank(matrix, q=width, niter=self.iterations)
         self._calls += 1
-        rank = min(self.rank, int((threshold < S).sum(-1).max())) if S.numel() else 0
+        rank = min(self.rank, int((threshold < S.double()).sum(-1).max())) if S.numel() else 0
         left = U[..., :rank].mT * (S[..., :rank] - threshold).clamp_min(0).unsqueeze(-1)
         reason = f"randomised SVD capped at rank {self.rank}"
         return Thresholded(left, V[..., :rank].mT, S[..., :rank].double(), threshold, float("nan"), reason)
