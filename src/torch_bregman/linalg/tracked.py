@@ -149,7 +149,7 @@ class TrackedEngine(Engine):
 
     def _reseeded(self, seen: Sweep) -> Tensor:
         """Return the next Q, random where σ_i vanishes: a rank-deficient V gives noise there, no orthogonal rows."""
-        rows, tiny = seen.following(), seen.S <= 1e-5 * seen.S[:, :1]
+        rows, tiny = seen.following(), 1e-5 * seen.S[:, :1] >= seen.S
         count = int(tiny.sum(-1).max())
         if not count:
             return rows
