@@ -10,6 +10,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -262,11 +263,11 @@ def get_view(view: str | View) -> View:
     """
     if isinstance(view, View):
         return view
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\(([\d\s,]*)\))?\s*", str(view))
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*(\d+(?:\s*,\s*\d+)*)?\s*\))?\s*", str(view))
     if match is None or match[1] not in _VIEWS:
         raise ValueError(f"view {view!r} is unknown: use one of {_SPELLED}")
     try:
-        return _VIEWS[match[1]](*(int(n) for n in (match[2] or "").split(",") if n.strip()))
+        return _VIEWS[match[1]](*(int(n) for n in match[2].split(",")) if match[2] else ())
     except TypeError:
         raise ValueError(f"view {view!r} has the wrong number of arguments: use one of {_SPELLED}") from None
 
@@ -288,8 +289,8 @@ def _need_spatial(name: str, shape: torch.Size, instead: str) -> None:
 
 
 def _need_positive(what: str, number: int) -> None:
-    if number < 1:
-        raise ValueError(f"{what} must be at least 1, got {number}")
+    if not isinstance(number, Integral) or number < 1:
+        raise ValueError(f"{what} must be a whole number of at least 1, got {number!r}")
 
 
 def _need_multiple(view: View, what: str, length: int, part: int) -> None:

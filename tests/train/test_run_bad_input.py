@@ -89,7 +89,7 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
         ["--optim.name", "bregman", "--optim.base", "RMSprop", "--optim.options", "{rho: 1}"],
         "optim.base RMSprop cannot take the options",
     ),
-    "options of the regulariser": (["--regularizer.options", "{view: rows}"], "regularizer.name l1 cannot take the"),
+    "options of the regulariser": (["--regularizer.options", "{view: rows}"], "regularizer 'l1' has no option 'view'"),
     "options that are fields": (["--regularizer.options", "{lam: 1}"], "regularizer.options must not set lam"),
     "option of a wrong type": (
         ["--regularizer.name", "elastic_net", "--regularizer.options", "{l1_ratio: half}"],

@@ -33,6 +33,8 @@ class Regularizer(ABC):
     homogeneous: ClassVar[bool] = True
     """Whether J(c·x) = c·J(x) for c > 0, so that prox_{δJ}(δv) = δ·prox_J(v)."""
 
+    convex: ClassVar[bool] = True
+    """Whether J is convex; false under a rank cap."""
     deterministic: ClassVar[bool] = True
     """Whether the same input always gives the same result; false for random maps only."""
 
@@ -100,8 +102,11 @@ class Regularizer(ABC):
 
         Args:
             gradient: g at θ = 0.
-            lr: τ > 0; with momentum μ and no dampening pass τ/(1 − μ).
+            lr: τ ≥ 0; with momentum μ and no dampening pass τ/(1 − μ).
             lam: λ in force, default the regulariser's own.
+
+        Raises:
+            ValueError: for a negative τ, or a gradient with nan.
 
         Example:
             >>> import torch
@@ -109,12 +114,21 @@ class Regularizer(ABC):
             >>> L1(lam=1.0).first_activation(torch.tensor([0.3, -0.5]), lr=0.1)
             21.0
         """
-        pace = lr * float(self.dual_norm(-gradient))
-        return float("inf") if pace == 0 else math.floor(self.strength(lam) / pace) + 1.0
+        if not lr >= 0:
+            raise ValueError(f"lr must be >= 0, got {lr!r}: with momentum pass lr / (1 - momentum)")
+        norm = float(self.dual_norm(-gradient))
+        if math.isnan(norm):
+            raise ValueError("first_activation got a gradient with nan: lower lr or clip gradients")
+        pace = lr * norm if lr else 0.0
+        steps = self.strength(lam) / pace if pace else math.inf
+        return steps if math.isinf(steps) else math.floor(steps) + 1.0
 
     def strength(self, lam: float | None) -> float:
         """Return the λ in force."""
-        return self.lam if lam is None else lam
+        if lam is None:
+            return self.lam
+        check_lam(lam)
+        return lam
 
     def spec(self) -> dict[str, Any]:
         """Return the regulariser as plain values, without λ; `from_spec` undoes it."""
@@ -122,11 +136,11 @@ class Regularizer(ABC):
         plain = {key: str(value) if isinstance(value, View) else value for key, value in fields.items()}
         return {"name": self.name, **plain}
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold beside `spec` for the same run to go on; empty for true penalties."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Take up what `state` returned."""
 
 
@@ -139,7 +153,7 @@ def check_lam(lam: float) -> None:
 def check_ratio(name: str, ratio: float) -> None:
     """Raise ValueError where a mixing ratio lies outside [0, 1]."""
     if not 0 <= ratio <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {ratio!r}")
+        raise ValueError(f"{name} must lie in [0, 1], got {ratio!r}: 1 is the l1 norm alone, 0 leaves it out")
 
 
 def write(result: Tensor, out: Tensor | None) -> Tensor:
@@ -150,3 +164,8 @@ def write(result: Tensor, out: Tensor | None) -> Tensor:
 def largest(x: Tensor) -> Tensor:
     """Return the largest entry, 0 for an empty tensor."""
     return x.amax() if x.numel() else torch.zeros((), dtype=x.dtype, device=x.device)
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """Return halves as float32, anything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -96,9 +96,9 @@ class RegularizerConf(Checked):
 
     Args:
         name: none, l1, nonnegative_l1 (weights start at their absolute values), elastic_net, group_l2, sparse_group,
-            nuclear or soft_bernoulli.
+            nuclear, dynamic_rank_nuclear or soft_bernoulli.
         lam: λ ≥ 0, its strength.
-        options: what else it takes: view, weighted, l1_ratio, seed.
+        options: what else it takes: view, weighted, l1_ratio, engine, rank, max_rank, seed.
     """
 
     name: str = "l1"
@@ -206,6 +206,44 @@ class ScheduleConf(Checked):
 
 
 @dataclass
+class LamScheduleConf(Checked):
+    """How λ changes, once an epoch, without moving a weight.
+
+    Args:
+        name: plateau (factor, patience, least, threshold), linear or cosine (start, end, steps: what λ is multiplied
+            by), listed (values by epoch); by default λ stays.
+        options: its arguments.
+    """
+
+    name: Literal["plateau", "linear", "cosine", "listed"] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that options have an effect."""
+        if self.name is None:
+            _refuse_idle("lam_schedule", self, {"name"}, "no lam_schedule.name")
+
+
+@dataclass
+class RankScheduleConf(Checked):
+    """How the rank cap of dynamic_rank_nuclear changes, once an epoch.
+
+    Args:
+        name: plateau (increase, patience, times, threshold), energy (tolerance, increase), linear or cosine (start,
+            end, steps), listed (values by epoch); by default the cap stays.
+        options: its arguments.
+    """
+
+    name: Literal["plateau", "energy", "linear", "cosine", "listed"] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that options have an effect."""
+        if self.name is None:
+            _refuse_idle("rank_schedule", self, {"name"}, "no rank_schedule.name")
+
+
+@dataclass
 class Conf(Checked):
     """One run.
 
@@ -225,6 +263,8 @@ class Conf(Checked):
         rules: other regularisers by module type (Conv2d) or by a pattern of parameter names (features.*).
         optim: how the weights move.
         schedule: how the learning rate changes.
+        lam_schedule: how λ changes.
+        rank_schedule: how the rank cap changes.
 
     Example:
         >>> conf = Conf(name="tiny", epochs=2, optim=OptimConf(name="adabreg"))
@@ -247,6 +287,8 @@ class Conf(Checked):
     rules: dict[str, RegularizerConf] = field(default_factory=dict)
     optim: OptimConf = field(default_factory=OptimConf)
     schedule: ScheduleConf = field(default_factory=ScheduleConf)
+    lam_schedule: LamScheduleConf = field(default_factory=LamScheduleConf)
+    rank_schedule: RankScheduleConf = field(default_factory=RankScheduleConf)
 
     def check(self) -> None:
         """Check ranges, and what does not go together."""
@@ -281,6 +323,8 @@ class Conf(Checked):
             "regularizer": RegularizerConf,
             "optim": OptimConf,
             "schedule": ScheduleConf,
+            "lam_schedule": LamScheduleConf,
+            "rank_schedule": RankScheduleConf,
         }
         values = dict(plain)
         for key, kind in nested.items():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
 
 from torch_bregman.metrics import density, layer_densities
 from torch_bregman.optim import RegularizedOptimizer
@@ -19,6 +19,7 @@ from torch_bregman.train.conf import Conf
 from torch_bregman.train.evaluation import evaluate
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
+from torch_bregman.train.ranks import low_ranks
 from torch_bregman.train.reproducible import reproducible, seed_epoch
 from torch_bregman.train.run_folder import RunFolder
 from torch_bregman.train.setup import Parts, set_up
@@ -123,8 +124,8 @@ class _Session:
         score = evaluate(self.parts.model, held_out or self.parts.test, self.parts.autocast)
         self._check_finite(score.loss, epoch)  # the last step may have been the one too many
         kind = "val" if held_out else "test"
-        self._advance_schedule(score.loss)
-        return {
+        ranks = low_ranks(self.parts.model, self.parts.optimizer)
+        row = {
             "epoch": epoch,
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
@@ -132,11 +133,13 @@ class _Session:
             f"{kind}_accuracy": score.accuracy,
             "density": density(self.parts.model),
             "layer_density": layer_densities(self.parts.model),
+            **({"layer_rank": ranks} if ranks else {}),
             "J": _penalties(self.parts),
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
-            "seconds": time.perf_counter() - start,
         }
+        self._advance_schedule(score.loss)
+        return {**row, "seconds": time.perf_counter() - start}
 
     def _train_or_diverge(self, epoch: int) -> tuple[float, float]:
         """Train, and take what breaks down over numbers that are not finite for what it is."""
@@ -209,6 +212,8 @@ class _Session:
         return TrainingDivergedError(f"epoch {epoch} diverged ({reason}), {kept}: lower optim.lr (now {rate:g})")
 
     def _advance_schedule(self, loss: float) -> None:
+        for schedule in self.parts.schedules:
+            schedule.step(loss)
         scheduler = self.parts.scheduler
         if scheduler is None or self.conf.schedule.every == "step":
             return
@@ -230,6 +235,7 @@ class _Session:
             "model": parts.model.state_dict(),
             "optimizer": parts.optimizer.state_dict(),
             "scheduler": parts.scheduler.state_dict() if parts.scheduler else None,
+            "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
             "scaler": parts.scaler.state_dict() if parts.scaler else None,
             "best": self.best,
             "rows": [*self.history.rows, row],
@@ -256,6 +262,8 @@ class _Session:
             self.parts.optimizer.load_state_dict(saved["optimizer"])
             if self.parts.scheduler:
                 self.parts.scheduler.load_state_dict(saved["scheduler"])
+            for i, schedule in enumerate(self.parts.schedules):
+                schedule.load_state_dict(saved["schedules"][str(i)])
             if self.parts.scaler:
                 self.parts.scaler.load_state_dict(saved["scaler"])
             self.best = saved["best"]
@@ -273,7 +281,7 @@ def _watching(conf: Conf, observers: Sequence[Observer] | None) -> list[Observer
     return [*watching, TensorBoard()] if conf.tensorboard else watching
 
 
-def _by_group(optimizer: torch.optim.Optimizer, key: str) -> dict[str, float]:
+def _by_group(optimizer: Optimizer, key: str) -> dict[str, float]:
     return {str(number): float(group[key]) for number, group in enumerate(optimizer.param_groups) if key in group}
 
 

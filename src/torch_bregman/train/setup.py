@@ -14,9 +14,11 @@ from torch.optim import Optimizer
 from torch_bregman.data import Batches, Compose, DataSet, Flip, Shift, Split, black, holdout, load, normalize
 from torch_bregman.init import low_rank_, sparsify_
 from torch_bregman.models import MODELS, build
+from torch_bregman.schedulers import Schedule
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
+from torch_bregman.train.schedules import build_schedules
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,6 +35,7 @@ class Parts:
         model: the network.
         optimizer: what moves it.
         scheduler: what moves the learning rate, or None.
+        schedules: what moves λ and the rank cap, once an epoch.
         scaler: of the gradients, for float16 only.
         autocast: the type of autocast, or None.
         penalty: J as a term of the loss, for the dense baselines, or None.
@@ -46,6 +49,7 @@ class Parts:
     model: nn.Module
     optimizer: Optimizer
     scheduler: Any
+    schedules: list[Schedule]
     scaler: torch.amp.GradScaler | None
     autocast: torch.dtype | None
     penalty: Callable[[], Tensor] | None
@@ -72,6 +76,7 @@ def set_up(conf: Conf) -> Parts:
         model=model,
         optimizer=optimizer,
         scheduler=build_scheduler(conf, optimizer, len(train)),
+        schedules=build_schedules(conf, optimizer),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
         penalty=penalty,

@@ -9,6 +9,7 @@ from torch_bregman.metrics import count_nonzeros, density, named_weights
 from torch_bregman.train.checkpoint import load_checkpoint
 from torch_bregman.train.evaluation import evaluate
 from torch_bregman.train.history import Row
+from torch_bregman.train.ranks import stored_numbers
 from torch_bregman.train.setup import Parts
 
 
@@ -23,6 +24,7 @@ def summarise(parts: Parts, rows: list[Row], best: dict[str, float], best_path: 
     """
     last = evaluate(parts.model, parts.test, parts.autocast)
     weights = list(named_weights(parts.model).values())
+    stored = stored_numbers(parts.model, parts.optimizer)
     summary = {
         "epochs": len(rows),
         "test_accuracy": last.accuracy,
@@ -30,6 +32,7 @@ def summarise(parts: Parts, rows: list[Row], best: dict[str, float], best_path: 
         "density": density(parts.model),
         "weights": sum(weight.numel() for weight in weights),
         "weights_left": sum(count_nonzeros(weights)),
+        **({} if stored is None else {"stored": stored}),
         "seconds": sum(row["seconds"] for row in rows),
         "data": parts.source,
     }
