@@ -109,6 +109,12 @@ def test_the_best_checkpoint_is_of_the_epoch_best_on_the_images_held_out(tiny: C
     assert evaluate(result.model, parts.test).accuracy == result.summary["test_accuracy"]
 
 
+def test_of_epochs_equally_good_the_first_is_the_best(tiny: Callable[..., Conf]) -> None:
+    result = fit(tiny(optim={"lr": 0.0}), observers=[])
+    assert len({row["val_accuracy"] for row in result.rows}) == 1
+    assert result.summary["best_epoch"] == 1
+
+
 def test_autocast_is_used_and_the_loss_is_taken_in_full_precision(batches: Batches) -> None:
     net = model()
     half, full = evaluate(net, batches, torch.bfloat16), evaluate(net, batches)

@@ -129,7 +129,7 @@ def test_the_penalty_of_a_dense_baseline_is_added_to_the_loss(tiny: Callable[...
 
 
 def test_an_epoch_is_one_pass_and_its_loss_the_mean_before_each_step(tiny: Callable[..., Conf]) -> None:
-    conf = tiny(epochs=1, optim={"lr": 0.0})
+    conf = tiny(epochs=1, optim={"lr": 0.0}, data={"batch_size": 50})  # does not divide 180
     result, parts = fit(conf, observers=[]), set_up(conf)
     with torch.no_grad():
         logits = parts.model(parts.train.images)
