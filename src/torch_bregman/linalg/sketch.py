@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_bregman.linalg.engine import Thresholded
 
 _PROBES = 8
-_TRUST = 0.5
+_TRUST = 0.4
 """How much of the gap between t and the block's last singular value the drift may fill, by estimate."""
 _GAP = 0.2
 """Gap, relative to t, below which a block is used up too soon to be worth following."""
@@ -73,8 +73,8 @@ class Sketch:
             B: b × n.
             alpha: α.
         """
-        self._tall.addmm_((B @ self._wide.mT).mT, A, alpha=alpha)
-        self.Z.addmm_((A @ self.P.mT).mT, B, alpha=alpha)
+        self._tall.addmm_(self._wide @ B.mT, A, alpha=alpha)
+        self.Z.addmm_(self.P @ A.mT, B, alpha=alpha)
 
     def threshold(self, threshold: float) -> Thresholded | None:
         """Return U max(S − t, 0) Vᵀ of the approximation; None where only V itself can answer.
@@ -105,8 +105,8 @@ class Sketch:
         return self._tall[-_PROBES:] - (probes @ self.Z.mT) @ inverse.mT.to(self.P.dtype) @ self.Y - self._start
 
     def _drift(self, inverse: Tensor) -> float:
-        """Return an estimate of ‖E − E₀‖_F."""
-        return float(torch.linalg.vector_norm(self._unseen(inverse))) / _PROBES**0.5
+        """Return an estimate of ‖E − E₀‖₂, from above in the mean: ‖(E − E₀)Ωᵀ‖₂/√probes."""
+        return float(torch.linalg.eigvalsh(_gram(self._unseen(inverse)))[-1].clamp_min(0).sqrt()) / _PROBES**0.5
 
     def state(self) -> dict[str, Any]:
         """Return bases, products and probes, for a checkpoint."""
