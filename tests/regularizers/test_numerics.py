@@ -72,12 +72,14 @@ class TestPrecision:
                 assert (result.double() - exact[name]).nan_to_num(0).abs().max() <= slack, (name, dtype)
 
     @every_penalty
-    def test_the_largest_halves_do_not_overflow(self, setting):
-        reg, shape = setting.make(lam=0.5), setting.shapes()[-1]
-        x = torch.full(shape, 6e4, dtype=torch.float16)
-        for method in (reg.prox, reg.subgradient):
-            exact = method(x.double())
-            torch.testing.assert_close(method(x), exact.to(x.dtype), rtol=2e-3, atol=0)
+    @pytest.mark.parametrize("size", [300.0, 6e4])  # the squares of both leave the range of float16
+    def test_large_halves_do_not_overflow(self, setting, size):
+        x = torch.full(setting.shapes()[-1], size, dtype=torch.float16)
+        for lam in (0.5, size / 4):
+            reg = setting.make(lam=lam)
+            for method in (reg.prox, reg.subgradient):
+                exact = method(x.double()).to(x.dtype)
+                torch.testing.assert_close(method(x), exact, rtol=2e-3, atol=0)
 
     @every_place
     @pytest.mark.parametrize("delta", [0.3, 1.0, 10.0])

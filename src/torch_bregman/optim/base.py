@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
+from torch_bregman.optim.low_rank import exact_factors, pack
+from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer, check_lam
 
 Group = dict[str, Any]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -35,7 +36,12 @@ class RegularizedOptimizer(Optimizer, ABC):
     def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
         if regularizer is not None and not isinstance(regularizer, Regularizer):
             raise ValueError(f"regularizer must be a Regularizer such as L1(0.1), got {regularizer!r}")
+        self._seen: dict[int, int] = {}
         super().__init__(params, {**defaults, "regularizer": regularizer or NoRegularizer()})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._seen = {}  # versions of the weights as last written; nothing is known after loading or copying
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, as in torch; checks its parameters, regulariser and numbers.
@@ -63,6 +69,8 @@ class RegularizedOptimizer(Optimizer, ABC):
     def _check_group(self, group: Group) -> None:
         """Raise ValueError where a hyperparameter of the group is out of range."""
         at_least("lr", group["lr"], 0)
+        if group.get("foreach") and group.get("fused"):
+            raise ValueError("foreach=True and fused=True exclude each other: leave one of them unset")
 
     @torch.no_grad()
     def regularization(self) -> list[float]:
@@ -74,11 +82,51 @@ class RegularizedOptimizer(Optimizer, ABC):
             >>> tb.LinBreg([weight], lr=0.1, regularizer=tb.L1(0.5)).regularization()
             [1.5]
         """
-        return [_penalty(group) for group in self.param_groups]
+        return [self._penalty(group) for group in self.param_groups]
+
+    def _penalty(self, group: Group) -> float:
+        regularizer, lam = group["regularizer"], group["lam"]
+        if not regularizer.deterministic:
+            return math.nan
+        if isinstance(regularizer, Nuclear):
+            return lam * float(sum(self.spectrum(param).sum() for param in group["params"]))
+        return float(sum(regularizer.value(param.detach(), lam=lam) for param in group["params"]))
+
+    @torch.no_grad()
+    def factors(self, param: Tensor) -> tuple[Tensor, Tensor]:
+        """Return thin factors L (r × m) and R (r × n) with W = LᵀR, W the weight as its regulariser's matrix.
+
+        Under a nuclear norm they are those of the last step, at no cost; else they come from a decomposition.
+
+        Raises:
+            ValueError: for a parameter that is not in this optimizer.
+
+        Example:
+            >>> import torch, torch_bregman as tb
+            >>> weight = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0, 0.0])))
+            >>> optimizer = tb.LinBreg([weight], lr=0.1, regularizer=tb.Nuclear(0.5))
+            >>> left, right = optimizer.factors(weight)
+            >>> left.shape, torch.allclose(left.mT @ right, weight)
+            (torch.Size([2, 3]), True)
+        """
+        group = next((g for g in self.param_groups if any(param is p for p in g["params"])), None)
+        if group is None:
+            raise ValueError(f"a tensor of shape {tuple(param.shape)} is no parameter of this optimizer")
+        state = self.state.get(param, {})
+        if "left" in state and self._seen.get(id(param)) == param._version:
+            return state["left"], state["right"]
+        return exact_factors(group["regularizer"], param)
+
+    def spectrum(self, param: Tensor) -> Tensor:
+        """Return the singular values of a weight that are not zero, falling, from its factors."""
+        left, right = self.factors(param)
+        norms = torch.linalg.vector_norm(left, dim=-1) * torch.linalg.vector_norm(right, dim=-1)
+        return norms.sort(descending=True).values
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors, numbers, strings, None and dicts: it loads under `weights_only=True`."""
         packed = super().state_dict()
+        packed["state"] = {index: pack(state) for index, state in packed["state"].items()}
         for group in packed["param_groups"]:
             regularizer = group["regularizer"]
             state = regularizer.state()
@@ -89,17 +137,20 @@ class RegularizedOptimizer(Optimizer, ABC):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned; tensors are copied and keep their dtype.
 
+        Options that the checkpoint does not know stay as they are.
+
         Raises:
             ValueError: where the checkpoint was made with other regularisers, groups or shapes of parameters.
         """
-        regularizers = [group["regularizer"] for group in self.param_groups]
-        saved = state_dict["param_groups"]
+        before, saved = self.param_groups, state_dict["param_groups"]
         self._check_checkpoint(state_dict)
         plain = [{key: value for key, value in group.items() if key != "regularizer"} for group in saved]
-        super().load_state_dict({**state_dict, "param_groups": plain})
-        for group, regularizer, packed in zip(self.param_groups, regularizers, saved, strict=True):
-            group["regularizer"] = regularizer
-            regularizer.load_state(packed["regularizer"].get("state", {}))
+        states = {i: {k: v for k, v in state.items() if k != "engine"} for i, state in state_dict["state"].items()}
+        super().load_state_dict({**state_dict, "param_groups": plain, "state": states})
+        for group, own, packed in zip(self.param_groups, before, saved, strict=True):
+            for key, value in own.items():
+                group.setdefault(key, value)
+            group["regularizer"].load_state(packed["regularizer"].get("state", {}))
         self._copy_state(state_dict)
 
     def _check_checkpoint(self, state_dict: dict[str, Any]) -> None:
@@ -107,6 +158,11 @@ class RegularizedOptimizer(Optimizer, ABC):
         if len(saved) != len(own):
             raise ValueError(f"the checkpoint has {len(saved)} parameter groups, this optimizer {len(own)}")
         for number, (theirs, ours) in enumerate(zip(saved, own, strict=True)):
+            if "regularizer" not in theirs:
+                raise ValueError(
+                    f"group {number} of the checkpoint has no regularizer: it was saved by an optimizer of another "
+                    "library; load the model's weights alone and start the optimizer anew"
+                )
             spec = {key: value for key, value in theirs["regularizer"].items() if key != "state"}
             if spec != ours["regularizer"].spec():
                 raise ValueError(
@@ -131,13 +187,21 @@ class RegularizedOptimizer(Optimizer, ABC):
 
     def _copy_state(self, state_dict: dict[str, Any]) -> None:
         # torch aliases the loaded tensors and casts them to the parameter's dtype; a dual of a half-precision
-        # parameter must stay float32
+        # parameter must stay float32. What has the parameter's shape must lie in memory as the parameter does
         for theirs, ours in zip(state_dict["param_groups"], self.param_groups, strict=True):
             for index, param in zip(theirs["params"], ours["params"], strict=True):
-                for key, value in state_dict["state"].get(index, {}).items():
-                    if isinstance(value, Tensor):
-                        device = param.device if key in self.like_param else self.state[param][key].device
-                        self.state[param][key] = value.detach().to(device=device, copy=True)
+                saved = state_dict["state"].get(index, {})
+                if not saved:
+                    continue
+                own = self.state[param]
+                if "engine" in saved:
+                    own["engine"] = ours["regularizer"].new_engine()
+                    own["engine"].load_state(saved["engine"])
+                for key, value in saved.items():
+                    if isinstance(value, Tensor) and param.ndim and value.shape == param.shape:
+                        own[key] = torch.empty_like(param, dtype=value.dtype).copy_(value.detach())
+                    elif isinstance(value, Tensor):
+                        own[key] = value.detach().to(device=own[key].device, copy=True)
 
 
 class GradientOptimizer(RegularizedOptimizer):
@@ -169,29 +233,14 @@ class GradientOptimizer(RegularizedOptimizer):
         """Move all parameters that have a gradient."""
 
 
-def _penalty(group: Group) -> float:
-    regularizer = group["regularizer"]
-    if not regularizer.deterministic:
-        return math.nan
-    return float(sum(regularizer.value(param.detach(), lam=group["lam"]) for param in group["params"]))
-
-
-def as_dtype(grad: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a gradient in the dtype asked for; itself where it fits, and never written to.
-
-    Raises:
-        RuntimeError: for a sparse gradient.
-    """
-    if grad.layout is not torch.strided:
-        raise RuntimeError("sparse gradients are not supported: build the embedding with sparse=False")
-    return grad if grad.dtype is dtype else grad.to(dtype)
-
-
 def at_least(name: str, value: float | Tensor, least: float, *, above: bool = False) -> None:
     """Raise ValueError where a hyperparameter is below its least value, or not a finite number."""
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
     if not math.isfinite(number) or number < least or (above and number == least):
-        raise ValueError(f"{name} must be a finite number {'>' if above else '>='} {least}, got {number!r}")
+        raise ValueError(f"{name} must be a finite number {'>' if above else '>='} {least}, got {value!r}")
 
 
 def check_momentum(group: Group) -> None:
@@ -199,7 +248,8 @@ def check_momentum(group: Group) -> None:
     at_least("momentum", group["momentum"], 0)
     if group["momentum"] >= 1:
         raise ValueError(f"momentum must lie in [0, 1), got {group['momentum']!r}")
-    if not 0 <= group["dampening"] <= 1:
+    at_least("dampening", group["dampening"], 0)
+    if group["dampening"] > 1:
         raise ValueError(f"dampening must lie in [0, 1], got {group['dampening']!r}")
     if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
         raise ValueError(
@@ -210,6 +260,9 @@ def check_momentum(group: Group) -> None:
 
 def check_betas(group: Group) -> None:
     """Raise ValueError for decay rates outside [0, 1)."""
-    for number, beta in enumerate(group["betas"], start=1):
+    betas = group["betas"]
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers in [0, 1) such as (0.9, 0.999), got {betas!r}")
+    for number, beta in enumerate(betas, start=1):
         if not 0 <= float(beta) < 1:
             raise ValueError(f"beta{number} must lie in [0, 1), got {beta!r}")

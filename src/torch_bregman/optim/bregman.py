@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from torch_bregman.optim.base import RegularizedOptimizer
 from torch_bregman.optim.dual_step import decay_into_dual
+from torch_bregman.optim.gradients import spared
 from torch_bregman.optim.mirror import Batch, MirrorOptimizer
 from torch_bregman.regularizers import Regularizer
 
@@ -62,39 +64,47 @@ class Bregman(MirrorOptimizer):
 
     def _step(self) -> None:
         batches = self._batches()
-        self._lend(batches)
+        found = [(dual, dual.grad) for batch in batches for dual in batch.duals]
+        self._hand_over_numbers()
         try:
+            for batch in batches:
+                decay_into_dual(batch)
+                self._lend(batch)
             self.base.step()
         finally:
             self._take_back(batches)
+            for dual, grad in found:
+                dual.grad = grad
         for batch in batches:
             self._map(batch)
 
-    def _lend(self, batches: list[Batch]) -> None:
-        """Give the base the duals, their gradients, its state and the numbers in force."""
+    def _hand_over_numbers(self) -> None:
+        """Give the groups of the base the numbers in force, but no weight decay."""
         while len(self.base.param_groups) < len(self.param_groups):
             self.base.param_groups.append({**self.base.defaults, "params": []})
         for own, group in zip(self.param_groups, self.base.param_groups, strict=True):
             group.update({key: value for key, value in own.items() if key not in _OWN_KEYS})
             if "weight_decay" in group:
                 group["weight_decay"] = 0.0
-        of_group = {id(own): group for own, group in zip(self.param_groups, self.base.param_groups, strict=True)}
-        for batch in batches:
-            decay_into_dual(batch)
-            of_group[id(batch.group)]["params"] = batch.duals
-            for dual, grad, state in zip(batch.duals, batch.grads, batch.states, strict=True):
-                dual.grad = grad
-                inherited = {key: value for key, value in state.items() if key not in ("subgrad", "lam")}
-                if inherited:
-                    self.base.state[dual] = inherited
+
+    def _lend(self, batch: Batch) -> None:
+        """Give the base the duals, their gradients and its state."""
+        group = next(g for own, g in zip(self.param_groups, self.base.param_groups, strict=True) if own is batch.group)
+        group["params"] = batch.duals
+        options = {key: group.get(key) for key in ("nesterov", "foreach", "fused")}
+        grads, made = spared(batch.grads, **options), self.base.state
+        for param, dual, grad, state in zip(batch.params, batch.duals, grads, batch.states, strict=True):
+            dual.grad = grad
+            inherited = {key: value for key, value in state.items() if key not in ("subgrad", "lam")}
+            lent = inherited or _started_for(dual, made.pop(param, {}))
+            if lent:
+                made[dual] = lent
 
     def _take_back(self, batches: list[Batch]) -> None:
-        """Keep all state here, so that copies and checkpoints hold it; what is its own dual keeps its gradient."""
+        """Keep all state here, so that copies and checkpoints hold it."""
         for batch in batches:
-            for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
+            for dual, state in zip(batch.duals, batch.states, strict=True):
                 state.update(self.base.state.pop(dual, {}))
-                if dual is not param:
-                    dual.grad = None
         for group in self.base.param_groups:
             group["params"] = []
 
@@ -113,5 +123,15 @@ def _check_base(base: Optimizer) -> None:
             f"Bregman cannot run {kind}, which evaluates the model between moves of its own: "
             "use PGD for full-batch training, or a base that takes gradients as they are"
         )
-    if base.state:
+    if any(_has_stepped(state) for state in base.state.values()):
         raise ValueError(f"Bregman needs a fresh optimizer, this {kind} has taken steps: build a new one")
+
+
+def _has_stepped(state: dict[str, Any]) -> bool:
+    # Adagrad makes its state when it is built, and counts the steps it has taken
+    return "step" not in state or float(state["step"]) > 0
+
+
+def _started_for(dual: Tensor, state: dict[str, Any]) -> dict[str, Any]:
+    """Return state that the base has made for a parameter, made to fit its dual."""
+    return {key: value if key == "step" else value.to(dual) for key, value in state.items()}

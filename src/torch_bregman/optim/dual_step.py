@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_bregman.optim.mirror import Batch, MirrorOptimizer
 
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, torch.nn.Buffer})
-_CACHED = 1 << 17
+_CACHED = 1 << 18
 """Entries moved and mapped in one go on a CPU: small enough that the mapping still finds the dual in the cache."""
 
 
@@ -26,13 +26,11 @@ class DualStepOptimizer(MirrorOptimizer):
         """Do what has to be decided for all parameters together, before any of them moves."""
 
     def _step(self) -> None:
-        batches = self._batches()
+        batches = self._batches(math.inf if torch.compiler.is_compiling() else _CACHED)
         self._prepare(batches)
         for batch in batches:
-            foreach, fused, parts = _plan(batch)
-            for part in parts:
-                self._move(part, foreach, fused)
-                self._map(part)
+            self._move(batch, *_plan(batch))
+            self._map(batch)
 
 
 def decay_into_dual(batch: Batch) -> None:
@@ -43,28 +41,16 @@ def decay_into_dual(batch: Batch) -> None:
             dual.add_(param.detach(), alpha=-float(batch.group["lr"]) * decay)
 
 
-def _plan(batch: Batch) -> tuple[bool | None, bool | None, Iterable[Batch]]:
-    """Choose foreach and fused, and how much to move and map at a time.
+def _plan(batch: Batch) -> tuple[bool | None, bool | None]:
+    """Choose foreach and fused: torch's fused kernel on a CPU, elsewhere what torch chooses.
 
-    On a CPU torch's fused kernel takes runs of about `_CACHED` entries. Elsewhere the batch stays whole and torch
-    chooses. DTensors, for which neither foreach nor fused can be relied on, take the loop.
+    DTensors, for which neither foreach nor fused can be relied on, take the loop.
     """
     foreach, fused = batch.group["foreach"], batch.group["fused"]
     if torch.compiler.is_compiling():
-        return foreach, fused, [batch]
+        return foreach, fused
     if not _PLAIN.issuperset(map(type, batch.duals)):
-        return False, False, [batch]
-    if not all([dual.is_cpu for dual in batch.duals]):  # noqa: C419 - twice as fast as a generator
-        return foreach, fused, [batch]
-    if foreach is None and fused is None:
-        foreach, fused = False, True
-    return foreach, fused, _parts(batch)
-
-
-def _parts(batch: Batch) -> Iterator[Batch]:
-    start, size = 0, 0
-    for end, dual in enumerate(batch.duals, start=1):
-        size += dual.numel()
-        if size >= _CACHED or end == len(batch.duals):
-            yield batch.cut(slice(start, end))
-            start, size = end, 0
+        return False, False
+    if foreach is None and fused is None and all([dual.is_cpu for dual in batch.duals]):  # noqa: C419 - twice as fast
+        return False, True
+    return foreach, fused

@@ -11,6 +11,7 @@ from torch.optim.sgd import sgd
 from torch_bregman.optim.acceleration import next_momentum
 from torch_bregman.optim.base import Group, Params, check_momentum
 from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
+from torch_bregman.optim.gradients import spared
 from torch_bregman.optim.mirror import Batch
 from torch_bregman.regularizers import Regularizer
 
@@ -113,12 +114,12 @@ class LinBreg(DualStepOptimizer):
         if group["accelerated"]:
             _look_ahead(batch)
             return
-        if not group["momentum"] and foreach is not True:
+        if not group["momentum"] and foreach is False:
             _descend(batch)
             return
         sgd(
             batch.duals,
-            batch.grads,
+            spared(batch.grads, nesterov=group["nesterov"], foreach=foreach, fused=fused),
             _buffers(batch) if group["momentum"] else [None] * len(batch.duals),
             weight_decay=0.0,
             momentum=group["momentum"],
@@ -132,11 +133,9 @@ class LinBreg(DualStepOptimizer):
 
     def _prepare(self, batches: list[Batch]) -> None:
         """Advance the buffers of accelerated groups, and restart all of them together where the momentum climbs."""
-        climbing = 0.0
-        for batch in (accelerated := [batch for batch in batches if batch.group["accelerated"]]):
-            climbing += _accumulate(batch)
-        for batch in accelerated:
-            group = batch.group
+        accelerated = [batch for batch in batches if batch.group["accelerated"]]
+        climbing = sum(map(_accumulate, accelerated))
+        for group in {id(batch.group): batch.group for batch in accelerated}.values():
             group["t"], group["look_ahead"] = (1.0, 0.0) if climbing > 0 else next_momentum(group["t"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
@@ -9,9 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bregman.optim.base import GradientOptimizer, Group, Params, as_dtype, at_least
-from torch_bregman.regularizers import NoRegularizer, Regularizer, check_lam
+from torch_bregman.optim.base import GradientOptimizer, Group, at_least
+from torch_bregman.optim.gradients import is_dense, matching, stands_still
+from torch_bregman.optim.low_rank import forget, image, threshold_into
+from torch_bregman.optim.rescaling import rescaled, rounding
+from torch_bregman.regularizers import NoRegularizer, Nuclear, check_lam
 
+_ENGINE_ERROR = 4e-3
 _HALVES = frozenset({torch.float16, torch.bfloat16})
 
 
@@ -24,10 +29,6 @@ class Batch(NamedTuple):
     grads: list[Tensor]
     states: list[dict[str, Any]]
 
-    def cut(self, part: slice) -> Batch:
-        """Return a part of the parameters."""
-        return Batch(self.group, self.params[part], self.duals[part], self.grads[part], self.states[part])
-
 
 class MirrorOptimizer(GradientOptimizer):
     """Moves the dual variables v ∈ ∂J_δ(θ), then maps them back: θ = prox_{δJ}(δv).
@@ -35,44 +36,43 @@ class MirrorOptimizer(GradientOptimizer):
     A dual variable is started at the first step with a gradient, as v = θ/δ + λp with p ∈ ∂J₁(θ), so that θ stays what
     it is. It is float32 for half-precision parameters.
 
+    A step with lr = 0 moves neither v nor θ, not even by a rounding error, and leaves a changed λ for the next step.
+
     Weights changed behind the optimizer's back (`load_state_dict`, surgery; not edits through `.data`, which torch
     hides) are noticed at the next step: where θ no longer is the image of v, v is started anew, with one warning.
     """
 
     like_param: ClassVar[frozenset[str]] = GradientOptimizer.like_param | {"subgrad"}
 
-    def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
-        self._seen: dict[int, int] = {}
-        super().__init__(params, defaults, regularizer)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._seen = {}  # after loading or copying, the first step compares θ with the image of v
-
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
         at_least("delta", group["delta"], 0, above=True)
         at_least("weight_decay", group["weight_decay"], 0)
 
-    def _batches(self) -> list[Batch]:
-        """Return the parameters that have a gradient, duals up to date, one batch a group."""
-        batches, restarted = [], 0
+    def _batches(self, size: float = math.inf) -> list[Batch]:
+        """Return the parameters that have a gradient, duals up to date: groups, or about `size` CPU entries each."""
+        batches, restarted, seen = [], 0, self._seen
         for group in self.param_groups:
-            batch, plain = Batch(group, [], [], [], []), _is_plain(group)
+            batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
             for param in group["params"]:
                 grad = param.grad
                 if grad is None:
                     continue
                 state = self.state[param]
-                if plain and param.dtype not in _HALVES:
+                if plain and param.dtype not in _HALVES and is_dense(param):
                     dual = param  # θ = v: nothing has to be kept or mapped
                 else:
-                    restarted += self._update_dual(param, group, state)
+                    if "subgrad" not in state or seen.get(id(param)) != param._version:
+                        restarted += self._update_dual(param, group, state)
                     dual = state["subgrad"]
                 batch.params.append(param)
                 batch.duals.append(dual)
-                batch.grads.append(as_dtype(grad, dual.dtype))
+                batch.grads.append(matching(grad, dual))
                 batch.states.append(state)
+                entries += dual.numel() if dual.is_cpu else 0
+                if entries >= size:
+                    batches.append(batch)
+                    batch, entries = Batch(group, [], [], [], []), 0
             if batch.params:
                 batches.append(batch)
         if restarted:
@@ -87,18 +87,18 @@ class MirrorOptimizer(GradientOptimizer):
         """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
         if "subgrad" not in state:
             self._start(param, group, state)
-        elif self._seen.get(id(param)) != param._version and group["regularizer"].deterministic:
+        elif group["regularizer"].deterministic:
             return self._reconcile(param, group, state)
         return 0
 
     def _start(self, param: Tensor, group: Group, state: dict[str, Any]) -> None:
-        state["subgrad"] = self._dual_of(param, group)
+        dual = self._dual_of(param, group)
+        # every tensor of the state lies in memory as the parameter does, without gaps
+        state["subgrad"] = torch.empty_like(param, dtype=dual.dtype).copy_(dual)
         state["lam"] = group["lam"]
 
     def _dual_of(self, param: Tensor, group: Group) -> Tensor:
-        theta = param.detach()
-        wide = theta.float() if theta.dtype in _HALVES else theta
-        return group["regularizer"].inverse_mirror(wide, group["delta"], lam=group["lam"])
+        return group["regularizer"].inverse_mirror(_at_least_float(param), group["delta"], lam=group["lam"])
 
     def _reconcile(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
         """Start v anew where θ is not its image; return for how many entries."""
@@ -108,23 +108,40 @@ class MirrorOptimizer(GradientOptimizer):
             changed = group["regularizer"].coupled(changed)
             state["subgrad"].copy_(torch.where(changed, self._dual_of(param, group), state["subgrad"]))
             state["lam"] = group["lam"]
+            forget(state)
         return count
 
     def _deviation(self, param: Tensor, group: Group, state: dict[str, Any]) -> Tensor:
         """Return by how much |θ − prox_{δJ}(δv)| exceeds what rounding explains."""
         v, delta = state["subgrad"], group["delta"]
-        image = group["regularizer"].mirror(v, delta, lam=state["lam"])
-        rounding = 64 * torch.finfo(v.dtype).eps * delta * v.abs().amax() if v.numel() else 0
-        allowed = 2 * torch.finfo(param.dtype).eps * image.abs() + rounding
-        return (param.detach() - image).abs() - allowed
+        expected, error = self._image(param, group, state)
+        allowed = 2 * torch.finfo(param.dtype).eps * expected.abs() + delta * rounding(v) + error
+        return (param.detach() - expected).abs() - allowed
+
+    def _image(self, param: Tensor, group: Group, state: dict[str, Any]) -> tuple[Tensor, float]:
+        """Return the image of v, and how far from it θ may be: engines for low rank are not exact."""
+        regularizer, v = group["regularizer"], state["subgrad"]
+        if isinstance(regularizer, Nuclear):
+            written = image(regularizer, state, v)
+            if written is not None:
+                return written, 0.0
+            exact = regularizer.mirror(v, group["delta"], lam=state["lam"])
+            return exact, _ENGINE_ERROR * float(exact.norm())
+        return regularizer.mirror(v, group["delta"], lam=state["lam"]), 0.0
 
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
         group, seen = batch.group, self._seen
-        mirror, delta, lam = group["regularizer"].mirror, group["delta"], group["lam"]
+        if stands_still(group["lr"]):
+            return
+        regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
+        mirror, low_rank = regularizer.mirror, isinstance(regularizer, Nuclear)
+        if low_rank:
+            threshold_into(regularizer, batch.duals, lam, delta, batch.params, batch.states)
         for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
             if dual is not param:
-                mirror(dual, delta, lam=lam, out=param)
+                if not low_rank:
+                    mirror(dual, delta, lam=lam, out=param)
                 state["lam"] = lam
                 seen[id(param)] = param._version
 
@@ -133,8 +150,8 @@ class MirrorOptimizer(GradientOptimizer):
         """Change λ without moving a weight: v ← θ/δ + (λ_new/λ_old)·(v − θ/δ).
 
         The dual variable is rescaled so that θ stays its image and the sleeping weights keep their memory. From
-        λ_old = 0 it starts afresh. A controller that steers λ by the density it sees sets `group["lam"]` instead: then
-        θ answers at the next step.
+        λ_old = 0, or one so small that v has no digits left to remember with, it starts afresh. A controller that
+        steers λ by the density it sees sets `group["lam"]` instead: then θ answers at the next step.
 
         Args:
             lam: the new λ ≥ 0.
@@ -165,11 +182,12 @@ class MirrorOptimizer(GradientOptimizer):
             member["lam"] = lam
 
     def _rescale(self, param: Tensor, group: Group, lam: float) -> None:
-        state, old = self.state[param], self.state[param]["lam"]
-        if old > 0:
-            state["subgrad"].mul_(lam / old).add_(param.detach(), alpha=(1 - lam / old) / group["delta"])
-        else:
-            state["subgrad"] = self._dual_of(param, {**group, "lam": lam})
+        state, regularizer = self.state[param], group["regularizer"]
+        v, old = state["subgrad"], state["lam"]
+        theta = _at_least_float(param)
+        if param.dtype in _HALVES and regularizer.deterministic:
+            theta = regularizer.mirror(v, group["delta"], lam=old)  # what the half has lost would be amplified
+        v.copy_(rescaled(v, theta, group, old, lam))
         state["lam"] = lam
 
     @torch.no_grad()
@@ -198,9 +216,14 @@ class MirrorOptimizer(GradientOptimizer):
 
     def _residual(self, group: Group, param: Tensor) -> float:
         state = self.state[param]
-        image = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
+        exact = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
         scale = group["delta"] * state["subgrad"].abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
-        return float((param.detach() - image).abs().amax() / scale)
+        return float((param.detach() - exact).abs().amax() / scale)
+
+
+def _at_least_float(param: Tensor) -> Tensor:
+    theta = param.detach()
+    return theta.float() if theta.dtype in _HALVES else theta
 
 
 def _is_plain(group: Group) -> bool:

@@ -10,10 +10,15 @@ import torch
 from torch import Tensor
 
 from torch_bregman.optim.acceleration import next_momentum
-from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, as_dtype
+from torch_bregman.optim.base import Group, Params, RegularizedOptimizer, at_least
+from torch_bregman.optim.gradients import matching
 from torch_bregman.regularizers import Regularizer
 
 _MOST_BACKTRACKS = 60
+
+
+class NoStepSizeError(RuntimeError):
+    """Backtracking found no step size that lowers the objective."""
 
 
 class PGD(RegularizedOptimizer):
@@ -32,7 +37,7 @@ class PGD(RegularizedOptimizer):
 
     Raises:
         ValueError: for a number out of range, or a step without a closure.
-        RuntimeError: where no τ makes f finite and small enough; the weights are those before the step.
+        NoStepSizeError: where no τ makes f finite and small enough; the weights are those before the step.
 
     References:
         Beck, Teboulle 2009; O'Donoghue, Candès 2015 (function restart).
@@ -69,9 +74,10 @@ class PGD(RegularizedOptimizer):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if not 0 < group["backtracking"] <= 1:
+        at_least("backtracking", group["backtracking"], 0, above=True)
+        if group["backtracking"] > 1:
             raise ValueError(f"backtracking must lie in (0, 1], got {group['backtracking']!r}: 1 switches it off")
-        for key, start in (("t", 1.0), ("objective", math.inf), ("shrink", 1.0)):
+        for key, start in (("t", 1.0), ("look_ahead", 0.0), ("objective", math.inf), ("shrink", 1.0)):
             group.setdefault(key, start)
 
     @torch.no_grad()
@@ -86,7 +92,7 @@ class PGD(RegularizedOptimizer):
             f(y).
         """
         if not any(float(group["lr"]) for group in self.param_groups):
-            return None if closure is None else _evaluate(closure)
+            return self._stand_still(closure)
         if closure is None:
             raise ValueError("PGD evaluates the loss more than once a step: call step(closure)")
         start = [param.clone() for param in self._params()]
@@ -96,19 +102,28 @@ class PGD(RegularizedOptimizer):
             _restore(self._params(), start)
             raise
 
+    def _stand_still(self, closure: Callable[[], float] | None) -> float | None:
+        # torch's distributed checkpoints step like this, without a closure, to learn what the state will hold
+        loss = None if closure is None else _evaluate(closure)
+        for param in self._params():
+            if param.grad is not None:
+                self.state[param].setdefault("previous", param.clone())
+        return loss
+
     def _advance(self, closure: Callable[[], float], start: list[Tensor]) -> float:
-        t = self._shared("t")
-        following, momentum = next_momentum(t) if self._shared("accelerated") else (1.0, 0.0)
+        t, momentum = self._shared("t"), self._shared("look_ahead")
         loss, after = self._proximal_step(closure, momentum)
-        if momentum and not after + self._penalty() <= self._shared("objective"):
+        if momentum and not after + self._total_penalty() <= self._shared("objective"):
             _restore(self._params(), start)
-            following, momentum = next_momentum(1.0)
+            t = 1.0
             loss, after = self._proximal_step(closure, 0.0)
         for param, before in zip(self._params(), start, strict=True):
             if param.grad is not None:
                 self.state[param]["previous"] = before
-        self._share("t", following)
-        self._share("objective", after + self._penalty())
+        t, momentum = next_momentum(t) if self._shared("accelerated") else (1.0, 0.0)
+        self._share("t", t)
+        self._share("look_ahead", momentum)
+        self._share("objective", after + self._total_penalty())
         return loss
 
     def _proximal_step(self, closure: Callable[[], float], momentum: float) -> tuple[float, float]:
@@ -119,7 +134,7 @@ class PGD(RegularizedOptimizer):
                     param.add_(param - self.state[param]["previous"], alpha=momentum)
         loss = _evaluate(closure)
         moving = [
-            (group, param, param.clone(), as_dtype(param.grad, param.dtype).clone())
+            (group, param, param.clone(), matching(param.grad, param).clone())
             for group in self.param_groups
             if float(group["lr"])
             for param in group["params"]
@@ -133,14 +148,14 @@ class PGD(RegularizedOptimizer):
             if after <= bound + 1e-12 * abs(bound) or (self._shared("backtracking") == 1 and math.isfinite(after)):
                 return loss, after
             self._share("shrink", self._shared("shrink") * self._shared("backtracking"))
-        raise RuntimeError(
+        raise NoStepSizeError(
             f"PGD found no step size below lr that lowers the loss {loss:.4g}: is the closure full-batch?"
         )
 
     def _params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]
 
-    def _penalty(self) -> float:
+    def _total_penalty(self) -> float:
         return sum(self.regularization())
 
     def _shared(self, key: str) -> Any:

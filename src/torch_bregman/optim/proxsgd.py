@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from torch_bregman.optim.base import GradientOptimizer, Group, Params, as_dtype, at_least, check_momentum
-from torch_bregman.regularizers import Regularizer
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least, check_momentum
+from torch_bregman.optim.gradients import is_dense, matching, spared
+from torch_bregman.optim.low_rank import threshold_into
+from torch_bregman.regularizers import Nuclear, Regularizer
 
 
 class ProxSGD(GradientOptimizer):
@@ -75,19 +77,32 @@ class ProxSGD(GradientOptimizer):
         at_least("weight_decay", group["weight_decay"], 0)
 
     def _step(self) -> None:
+        ready = []
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
+            grads = [matching(param.grad, param) for param in params if param.grad is not None]
             if params:
-                self._descend(group, params)
-                step, lam = float(group["lr"]), group["lam"]
-                for param in params:
-                    group["regularizer"].prox(param, step, lam=lam, out=param)
+                ready.append((group, params, grads))
+        for group, params, grads in ready:
+            self._descend(group, params, grads)
+            if float(group["lr"]):
+                self._shrink(group, params)
 
-    def _descend(self, group: Group, params: list[Tensor]) -> None:
+    def _shrink(self, group: Group, params: list[Tensor]) -> None:
+        regularizer, step, lam = group["regularizer"], float(group["lr"]), group["lam"]
+        if isinstance(regularizer, Nuclear):
+            threshold_into(regularizer, params, step * lam, 1.0, params, [self.state[param] for param in params])
+            self._seen.update((id(param), param._version) for param in params)
+        else:
+            for param in params:
+                regularizer.prox(param, step, lam=lam, out=param)
+
+    def _descend(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         buffers = [self.state[param].get("momentum_buffer") for param in params]
+        foreach, fused = group["foreach"], group["fused"] and all(map(is_dense, params))
         sgd(
             params,
-            [as_dtype(param.grad, param.dtype) for param in params if param.grad is not None],
+            spared(grads, nesterov=group["nesterov"], foreach=foreach, fused=fused),
             buffers,
             weight_decay=group["weight_decay"],
             momentum=group["momentum"],
@@ -95,8 +110,8 @@ class ProxSGD(GradientOptimizer):
             dampening=group["dampening"],
             nesterov=group["nesterov"],
             maximize=group["maximize"],
-            foreach=group["foreach"],
-            fused=group["fused"],
+            foreach=foreach,
+            fused=fused,
         )
         if group["momentum"]:
             for param, buffer in zip(params, buffers, strict=True):

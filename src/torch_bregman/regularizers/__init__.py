@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from torch_bregman.regularizers.base import Regularizer, check_lam
+from torch_bregman.regularizers.dynamic_rank import DynamicRankNuclear, DynamicRankNuclearRegularizer
 from torch_bregman.regularizers.elastic_net import ElasticNet
 from torch_bregman.regularizers.group_l2 import GroupL2
 from torch_bregman.regularizers.l1 import L1
@@ -20,7 +21,17 @@ from torch_bregman.regularizers.sparse_group import SparseGroup
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
     kind.name: kind
-    for kind in (NoRegularizer, L1, NonNegativeL1, ElasticNet, GroupL2, SparseGroup, Nuclear, SoftBernoulli)
+    for kind in (
+        NoRegularizer,
+        L1,
+        NonNegativeL1,
+        ElasticNet,
+        GroupL2,
+        SparseGroup,
+        Nuclear,
+        DynamicRankNuclear,
+        SoftBernoulli,
+    )
 }
 
 
@@ -49,6 +60,8 @@ def from_spec(spec: dict[str, Any], lam: float) -> Regularizer:
 __all__ = [
     "L1",
     "REGULARIZERS",
+    "DynamicRankNuclear",
+    "DynamicRankNuclearRegularizer",
     "ElasticNet",
     "GroupL2",
     "NoRegularizer",

@@ -33,6 +33,8 @@ class Regularizer(ABC):
     homogeneous: ClassVar[bool] = True
     """Whether J(c·x) = c·J(x) for c > 0, so that prox_{δJ}(δv) = δ·prox_J(v)."""
 
+    convex: ClassVar[bool] = True
+    """Whether J is convex; false under a rank cap."""
     deterministic: ClassVar[bool] = True
     """Whether the same input always gives the same result; false for random maps only."""
 
@@ -134,11 +136,11 @@ class Regularizer(ABC):
         plain = {key: str(value) if isinstance(value, View) else value for key, value in fields.items()}
         return {"name": self.name, **plain}
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold beside `spec` for the same run to go on; empty for true penalties."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Take up what `state` returned."""
 
 

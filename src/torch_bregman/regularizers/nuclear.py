@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg import svt_gram
+from torch_bregman.linalg import Engine, GramEngine, Thresholded, new_engine
 from torch_bregman.regularizers.base import Regularizer, at_least_float, largest, write
 from torch_bregman.views import View, get_view
 
@@ -23,6 +23,8 @@ class Nuclear(Regularizer):
         lam: λ ≥ 0, default 1.
         view: how a weight becomes a matrix, a name or a `View`, default "rows": out × (in·k·k) for convolutions.
             "spatial" gives (out·k) × (in·k), "kernels" (out·in) × (k·k).
+        engine: how optimizers threshold singular values step after step: auto (default), full, gram, tracked, matmul,
+            or "randomized(16)", the truncated SVD of the literature, which caps the rank. `prox` itself is exact.
 
     Raises:
         ValueError: for an unknown view, or, when used, for a tensor that has no such matrix or is not finite.
@@ -38,11 +40,13 @@ class Nuclear(Regularizer):
     """
 
     view: str | View = "rows"
+    engine: str = "auto"
     name: ClassVar[str] = "nuclear"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "view", get_view(self.view))
+        object.__setattr__(self, "engine", str(new_engine(self.engine)))
 
     def value(self, x: Tensor, *, lam: float | None = None) -> Tensor:
         """Return λ Σ σ_i."""
@@ -51,9 +55,36 @@ class Nuclear(Regularizer):
         return (self.strength(lam) * total).to(x.dtype)
 
     def prox(self, x: Tensor, step: float = 1.0, *, lam: float | None = None, out: Tensor | None = None) -> Tensor:
-        """Return U max(S − step·λ, 0) Vᵀ."""
-        thresholded = svt_gram(self.matrix(x), step * self.strength(lam))
-        return write(get_view(self.view).restore(thresholded, x), out)
+        """Return U max(S − step·λ, 0) Vᵀ, exactly."""
+        threshold = step * self.strength(lam)
+        if threshold == 0 and self.admits_all(x) and torch.isfinite(x).all():
+            return write(x, out) if out is not None else x.clone()
+        wide = x if x.dtype == torch.float64 else x.double()
+        matrix = self.threshold(self.matrix(wide), threshold, GramEngine()).matrix().to(x.dtype)
+        return write(get_view(self.view).restore(matrix, x), out)
+
+    def threshold(self, matrix: Tensor, threshold: float, engine: Engine) -> Thresholded:
+        """Return the factors of SVT_t as an engine finds them.
+
+        Args:
+            matrix: a weight as a matrix, or a batch of them (b, m, n).
+            threshold: t ≥ 0.
+            engine: may remember the last matrix it saw.
+        """
+        return engine(matrix, threshold)
+
+    def admits_all(self, x: Tensor) -> bool:
+        """Return whether weights of this shape may have any rank."""
+        return True
+
+    def new_engine(self) -> Engine:
+        """Return an engine for one weight, without memory."""
+        return new_engine(self.engine)
+
+    def batch_engine(self, device: torch.device) -> Engine | None:
+        """Return an engine for many matrices at once, None where the engine follows each by itself."""
+        name = "matmul" if self.engine == "auto" and device.type != "cpu" else self.engine
+        return new_engine(name) if name in ("gram", "full", "matmul") else None
 
     def subgradient(self, x: Tensor, *, lam: float | None = None) -> Tensor:
         """Return λ·U Vᵀ over the singular values that are not zero to rounding."""

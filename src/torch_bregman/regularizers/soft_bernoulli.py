@@ -16,7 +16,7 @@ class SoftBernoulli(Regularizer):
     """A seeded random map x → sign(x)·b with b ~ Bernoulli((1 + tanh(|x| − sλ)) / 2), entry by entry.
 
     It stands where a proximal map would, but belongs to no penalty: there is no J, no subgradient, no dual norm, and a
-    step with lr = 0 draws anew. It is here because the research code of the JMLR paper has it.
+    step with a zero gradient draws anew. It is here because the research code of the JMLR paper has it.
 
     Args:
         lam: λ ≥ 0, default 1.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch_bregman.train.atomic import replace_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -36,7 +38,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, title: str) -> Path:
     left, right = figure.subplots(1, 2)
     _draw_accuracy(left, rows)
     _draw_layers(right, rows)
-    figure.savefig(path, dpi=120)
+    replace_file(path, lambda file: figure.savefig(file, dpi=120, format="png"))
     return path
 
 
@@ -55,13 +57,16 @@ def _draw_accuracy(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _draw_layers(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Draw what grows: the rank of each layer where there is one, else its density."""
+    low_rank = "layer_rank" in rows[0]
+    key, scale = ("layer_rank", 1) if low_rank else ("layer_density", 100)
     epochs = [row["epoch"] for row in rows]
-    for number, name in enumerate(rows[0]["layer_density"]):
-        shares = [100 * row["layer_density"][name] for row in rows]
+    for number, name in enumerate(rows[0][key]):
+        sizes = [scale * row[key][name] for row in rows]
         marker = "o" if len(rows) == 1 else None
-        axes.plot(epochs, shares, _STYLES[number % len(_STYLES)], marker=marker, label=name)
+        axes.plot(epochs, sizes, _STYLES[number % len(_STYLES)], marker=marker, label=name)
         if number < 8:
-            axes.annotate(name, (epochs[-1], shares[-1]), xytext=(4, 0), textcoords="offset points", va="center")
-    axes.set(xlabel="epoch", ylabel="density of each layer, %")
+            axes.annotate(name, (epochs[-1], sizes[-1]), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set(xlabel="epoch", ylabel="rank of each layer" if low_rank else "density of each layer, %")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.15)

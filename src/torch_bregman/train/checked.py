@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin
 
 
+@dataclass
 class Checked:
     """A dataclass whose fields are checked against their annotations when it is built.
 
@@ -18,19 +20,44 @@ class Checked:
         ...     x: int = 0
         >>> Point(x="a")
         Traceback (most recent call last):
-        ValueError: x must be int, got 'a'
+        ValueError: x must be a whole number, got 'a'
     """
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
-        for field in fields(self):  # pyright: ignore[reportArgumentType] - subclasses are dataclasses
+        for field in fields(self):
             value = getattr(self, field.name)
             if not _fits(value, hints[field.name]):
-                raise ValueError(f"{field.name} must be {_spell(hints[field.name])}, got {value!r}")
+                raise ValueError(f"{field.name} must be {spell(hints[field.name])}, got {value!r}")
         self.check()
 
     def check(self) -> None:
         """Raise ValueError where values are out of range or do not go together."""
+
+
+def spell(hint: Any) -> str:
+    """Return a type in the words of someone who writes a configuration.
+
+    Example:
+        >>> spell(list[int] | None)
+        'a list of whole numbers or null'
+    """
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return "one of " + ", ".join(map(str, parts))
+    if kind in (Union, types.UnionType):
+        return " or ".join(map(spell, parts))
+    if kind in (list, tuple):
+        few = "a list" if kind is list else f"{len(parts)} values, a list"
+        return f"{few} of {spell(parts[0]).removeprefix('a ')}s"
+    if kind is dict:
+        return "a mapping such as " + ("{key: value}" if parts[1] is Any else "{key: {field: value}}")
+    if isinstance(hint, type) and issubclass(hint, Checked):
+        return "a mapping such as {field: value}"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -44,15 +71,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is list:
         return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
     if kind is dict:
-        return isinstance(value, dict) and all(_fits(item, parts[1]) for item in value.values())
+        return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
     if kind is tuple:
         return isinstance(value, (tuple, list)) and len(value) == len(parts) and all(map(_fits, value, parts))
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-
-
-def _spell(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    return getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)

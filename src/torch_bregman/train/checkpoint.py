@@ -38,7 +38,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             f"checkpoint {path} cannot be read, it is damaged or no checkpoint ({reason[:120]}): "
             "restore it from a copy, or train anew"
         ) from None
-    if not isinstance(content, dict) or "format" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise CheckpointError(f"{path} is no checkpoint of torch-bregman")
     if content["format"] > FORMAT:
         raise CheckpointError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from torch_bregman.train.checked import Checked
+from torch_bregman.train.yaml_file import read_mapping
 
 
 @dataclass
@@ -59,6 +61,9 @@ class ModelConf(Checked):
             self.hidden = [200, 80]
 
 
+_STARTS_TAKE = {"sparse": {"density", "view", "init"}, "low_rank": {"rank", "init"}, "dense": set()}
+
+
 @dataclass
 class StartConf(Checked):
     """How the weights start.
@@ -82,6 +87,7 @@ class StartConf(Checked):
         if not 0 < self.density <= 1:
             raise ValueError(f"start.density must lie in (0, 1], got {self.density!r}: 0.01 keeps 1 % of the weights")
         _within("start.rank", self.rank, 1, math.inf, "a number of singular values")
+        _refuse_idle("start", self, {"kind", *_STARTS_TAKE[self.kind]}, self.kind)
 
 
 @dataclass
@@ -89,9 +95,10 @@ class RegularizerConf(Checked):
     """What is penalised.
 
     Args:
-        name: none, l1, nonnegative_l1, elastic_net, group_l2, sparse_group, nuclear or soft_bernoulli.
+        name: none, l1, nonnegative_l1 (weights start at their absolute values), elastic_net, group_l2, sparse_group,
+            nuclear, dynamic_rank_nuclear or soft_bernoulli.
         lam: λ ≥ 0, its strength.
-        options: what else it takes: view, weighted, l1_ratio, seed.
+        options: what else it takes: view, weighted, l1_ratio, engine, rank, max_rank, seed.
     """
 
     name: str = "l1"
@@ -156,13 +163,8 @@ class OptimConf(Checked):
 
     def check(self) -> None:
         """Check that every field that was set has an effect."""
-        for each in dataclasses.fields(self):
-            default = each.default_factory() if callable(each.default_factory) else each.default
-            value = getattr(self, each.name)
-            value = tuple(value) if each.name == "betas" else value
-            if each.name != "name" and each.name not in _TAKES[self.name] and value != default:
-                raise ValueError(f"optim.{each.name} has no effect with {self.name}, got {value!r}: leave it out")
         self.betas = (float(self.betas[0]), float(self.betas[1]))
+        _refuse_idle("optim", self, {"name", *_TAKES[self.name]}, self.name)
         if self.lr is None:
             self.lr = _RATES[self.name]
         _within("optim.lr", self.lr, 0, math.inf, "a step size")
@@ -193,6 +195,53 @@ class ScheduleConf(Checked):
     options: dict[str, Any] = field(default_factory=dict)
     every: Literal["epoch", "step"] = "epoch"
 
+    def check(self) -> None:
+        """Check that every field that was set has an effect."""
+        if self.name is None:
+            _refuse_idle("schedule", self, {"name"}, "no schedule.name")
+        if self.name == "ReduceLROnPlateau" and self.every == "step":
+            raise ValueError(
+                "schedule.every must be epoch with ReduceLROnPlateau, got step: it looks at every epoch's loss"
+            )
+
+
+@dataclass
+class LamScheduleConf(Checked):
+    """How λ changes, once an epoch, without moving a weight.
+
+    Args:
+        name: plateau (factor, patience, least, threshold), linear or cosine (start, end, steps: what λ is multiplied
+            by), listed (values by epoch); by default λ stays.
+        options: its arguments.
+    """
+
+    name: Literal["plateau", "linear", "cosine", "listed"] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that options have an effect."""
+        if self.name is None:
+            _refuse_idle("lam_schedule", self, {"name"}, "no lam_schedule.name")
+
+
+@dataclass
+class RankScheduleConf(Checked):
+    """How the rank cap of dynamic_rank_nuclear changes, once an epoch.
+
+    Args:
+        name: plateau (increase, patience, times, threshold), energy (tolerance, increase), linear or cosine (start,
+            end, steps), listed (values by epoch); by default the cap stays.
+        options: its arguments.
+    """
+
+    name: Literal["plateau", "energy", "linear", "cosine", "listed"] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that options have an effect."""
+        if self.name is None:
+            _refuse_idle("rank_schedule", self, {"name"}, "no rank_schedule.name")
+
 
 @dataclass
 class Conf(Checked):
@@ -214,6 +263,8 @@ class Conf(Checked):
         rules: other regularisers by module type (Conv2d) or by a pattern of parameter names (features.*).
         optim: how the weights move.
         schedule: how the learning rate changes.
+        lam_schedule: how λ changes.
+        rank_schedule: how the rank cap changes.
 
     Example:
         >>> conf = Conf(name="tiny", epochs=2, optim=OptimConf(name="adabreg"))
@@ -236,6 +287,8 @@ class Conf(Checked):
     rules: dict[str, RegularizerConf] = field(default_factory=dict)
     optim: OptimConf = field(default_factory=OptimConf)
     schedule: ScheduleConf = field(default_factory=ScheduleConf)
+    lam_schedule: LamScheduleConf = field(default_factory=LamScheduleConf)
+    rank_schedule: RankScheduleConf = field(default_factory=RankScheduleConf)
 
     def check(self) -> None:
         """Check ranges, and what does not go together."""
@@ -247,6 +300,8 @@ class Conf(Checked):
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         if self.optim.name == "pgd" and self.data.batch_size != 0:
             raise ValueError(f"pgd needs the full batch, got data.batch_size {self.data.batch_size}: set it to 0")
+        if self.optim.name == "pgd" and self.dtype == "float16":
+            raise ValueError("pgd needs gradients as they are, got dtype float16, which scales them: use bfloat16")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values."""
@@ -268,26 +323,32 @@ class Conf(Checked):
             "regularizer": RegularizerConf,
             "optim": OptimConf,
             "schedule": ScheduleConf,
+            "lam_schedule": LamScheduleConf,
+            "rank_schedule": RankScheduleConf,
         }
         values = dict(plain)
         for key, kind in nested.items():
             if isinstance(values.get(key), dict):
                 values[key] = _build(kind, values[key], f"{key}.")
         if isinstance(values.get("rules"), dict):
-            values["rules"] = {k: _build(RegularizerConf, v, f"rules.{k}.") for k, v in values["rules"].items()}
+            values["rules"] = {
+                key: _build(RegularizerConf, rule, f"rules.{key}.") if isinstance(rule, dict) else rule
+                for key, rule in values["rules"].items()
+            }
         return _build(cls, values, "")
 
     @classmethod
-    def from_yaml(cls, path: str) -> Conf:
+    def from_yaml(cls, path: str | Path) -> Conf:
         """Read a configuration file.
 
         Raises:
             ValueError: for a file that is no YAML mapping, an unknown field or a wrong value.
-            OSError: for a file that cannot be read.
         """
-        from torch_bregman.train.command_line import parse_conf
-
-        return parse_conf(["--config", path])
+        content = read_mapping(path)
+        try:
+            return cls.from_dict(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
 
 def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
@@ -295,10 +356,22 @@ def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
     for key in values:
         if key not in known:
             raise ValueError(f"unknown field {prefix}{key}: use one of {', '.join(sorted(known))}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(prefix) else f"{prefix}{error}") from None
+
+
+def _refuse_idle(section: str, conf: Any, takes: set[str], what: str) -> None:
+    """Raise ValueError where a field was set that has no effect."""
+    for each in dataclasses.fields(conf):
+        default = each.default_factory() if callable(each.default_factory) else each.default
+        value = getattr(conf, each.name)
+        if each.name not in takes and value != default:
+            raise ValueError(f"{section}.{each.name} has no effect with {what}, got {value!r}: leave it out")
 
 
 def _within(name: str, value: float, least: float, most: float, hint: str) -> None:
-    if not least <= value <= most or not math.isfinite(value):
+    if not least <= value <= most:
         top = "" if math.isinf(most) else f" and <= {most}"
-        raise ValueError(f"{name} must be a finite number >= {least}{top}, got {value!r}: {hint}")
+        raise ValueError(f"{name} must be a number >= {least}{top}, got {value!r}: {hint}")

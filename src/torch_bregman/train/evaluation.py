@@ -26,20 +26,28 @@ class Score:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Batches, autocast: torch.dtype | None = None) -> Score:
-    """Return mean loss and accuracy; the model's mode is what it was before.
+    """Return mean loss and accuracy; every module is afterwards in the mode it was in before.
 
     Args:
         model: maps images to logits.
         batches: in order, without augmentation.
         autocast: type for autocast, or None.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    loss = correct = 0.0
+    try:
+        loss, correct = _totals(model, batches, autocast)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return Score(loss / len(batches.labels), correct / len(batches.labels))
+
+
+def _totals(model: nn.Module, batches: Batches, autocast: torch.dtype | None) -> tuple[float, int]:
+    loss, correct = 0.0, 0
     for x, y in batches.epoch():
         with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
             logits = model(x)
         loss += float(cross_entropy(logits.float() if autocast else logits, y, reduction="sum"))
-        correct += float((logits.argmax(1) == y).sum())
-    model.train(was_training)
-    return Score(loss / len(batches.labels), correct / len(batches.labels))
+        correct += int((logits.argmax(1) == y).sum())
+    return loss, correct

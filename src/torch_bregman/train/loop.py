@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
 
 from torch_bregman.metrics import density, layer_densities
 from torch_bregman.optim import RegularizedOptimizer
+from torch_bregman.optim.pgd import NoStepSizeError
 from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.evaluation import evaluate
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
+from torch_bregman.train.ranks import low_ranks
+from torch_bregman.train.reproducible import reproducible, seed_epoch
 from torch_bregman.train.run_folder import RunFolder
 from torch_bregman.train.setup import Parts, set_up
+from torch_bregman.train.summary import summarise
 from torch_bregman.train.tensorboard import TensorBoard
 from torch_bregman.train.terminal import Terminal
 
@@ -54,9 +56,10 @@ def fit(conf: Conf, observers: Sequence[Observer] | None = None) -> Result:
         >>> result.path.name, len(result.rows)
         ('tiny', 1)
     """
-    with _settings(conf):
-        parts = set_up(conf)
-        return _Session(RunFolder.create(conf), conf, parts, observers).run()
+    conf = Conf.from_dict(conf.to_dict())  # checks what was set since it was made, and is ours alone
+    with reproducible(conf.threads):
+        parts, watching = set_up(conf), _watching(conf, observers)
+        return _Session(RunFolder.create(conf), conf, parts, watching).run()
 
 
 def resume(run: str, out: str = "runs", observers: Sequence[Observer] | None = None) -> Result:
@@ -71,23 +74,24 @@ def resume(run: str, out: str = "runs", observers: Sequence[Observer] | None = N
         ValueError: where there is no such run, or its checkpoint is damaged or belongs to another model.
     """
     folder, conf = RunFolder.open(run, out)
-    with _settings(conf):
-        session = _Session(folder, conf, set_up(conf), observers)
+    with reproducible(conf.threads):
+        session = _Session(folder, conf, set_up(conf), _watching(conf, observers))
         session.restore()
         return session.run()
 
 
 class _Session:
-    def __init__(self, folder: RunFolder, conf: Conf, parts: Parts, observers: Sequence[Observer] | None) -> None:
-        self.folder, self.conf, self.parts = folder, conf, parts
-        self.observers = [Terminal()] if observers is None else list(observers)
-        self.observers += [TensorBoard()] if conf.tensorboard else []
+    def __init__(self, folder: RunFolder, conf: Conf, parts: Parts, observers: list[Observer]) -> None:
+        self.folder, self.conf, self.parts, self.observers = folder, conf, parts, observers
         self.history = History(folder.jsonl, folder.csv)
         self.best: dict[str, float] = {"epoch": 0, "accuracy": -1.0}
 
     def run(self) -> Result:
         try:
             return self._run()
+        except KeyboardInterrupt:
+            done = f"after epoch {len(self.history.rows)} of {self.conf.epochs}"
+            raise KeyboardInterrupt(f"interrupted {done}: go on with bregman resume {self.folder.path}") from None
         finally:
             for observer in self.observers:
                 observer.close()
@@ -100,7 +104,13 @@ class _Session:
             self._save(row)
             for observer in self.observers:
                 observer.epoch(row)
-        result = Result(self.folder, self.conf, self.parts.model, self.history.rows, self._summary())
+        result = Result(
+            self.folder,
+            self.conf,
+            self.parts.model,
+            self.history.rows,
+            summarise(self.parts, self.history.rows, self.best, self.folder.best),
+        )
         self.folder.finish(result.summary)
         for observer in self.observers:
             observer.finished(result)
@@ -109,12 +119,13 @@ class _Session:
     def _epoch(self, epoch: int) -> Row:
         start = time.perf_counter()
         rates = _by_group(self.parts.optimizer, "lr")
-        train_loss, train_accuracy = self._train(epoch)
+        train_loss, train_accuracy = self._train_or_diverge(epoch)
         held_out = self.parts.validation
         score = evaluate(self.parts.model, held_out or self.parts.test, self.parts.autocast)
+        self._check_finite(score.loss, epoch)  # the last step may have been the one too many
         kind = "val" if held_out else "test"
-        self._advance_schedule(score.loss)
-        return {
+        ranks = low_ranks(self.parts.model, self.parts.optimizer)
+        row = {
             "epoch": epoch,
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
@@ -122,17 +133,30 @@ class _Session:
             f"{kind}_accuracy": score.accuracy,
             "density": density(self.parts.model),
             "layer_density": layer_densities(self.parts.model),
+            **({"layer_rank": ranks} if ranks else {}),
             "J": _penalties(self.parts),
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
-            "seconds": time.perf_counter() - start,
         }
+        self._advance_schedule(score.loss)
+        return {**row, "seconds": time.perf_counter() - start}
+
+    def _train_or_diverge(self, epoch: int) -> tuple[float, float]:
+        """Train, and take what breaks down over numbers that are not finite for what it is."""
+        try:
+            return self._train(epoch)
+        except TrainingDivergedError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, NoStepSizeError) or not self._is_finite():
+                raise self._diverged(epoch, " ".join(str(error).split())) from None
+            raise
 
     def _train(self, epoch: int) -> tuple[float, float]:
         """Go once through the training images; return mean loss and accuracy over them."""
         parts = self.parts
         parts.model.train()
-        order = _seed_epoch(self.conf.seed, epoch)
+        order = seed_epoch(self.conf.seed, epoch)
         losses = torch.zeros((), device=parts.device, dtype=torch.float64)
         correct = torch.zeros((), device=parts.device, dtype=torch.int64)
         for number, (x, y) in enumerate(parts.train.epoch(order), start=1):
@@ -171,17 +195,25 @@ class _Session:
                 parts.scaler.update()
         return seen[0]
 
-    def _check_finite(self, losses: float, epoch: int) -> None:
-        if not math.isfinite(losses):
-            kept = (
-                f"the checkpoint of epoch {epoch - 1} is kept in {self.folder.last}"
-                if epoch > 1
-                else ("no epoch was finished")
-            )
-            rate = next(iter(_by_group(self.parts.optimizer, "lr").values()))
-            raise TrainingDivergedError(f"the loss is {losses} in epoch {epoch}, {kept}: lower optim.lr (now {rate:g})")
+    def _check_finite(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise self._diverged(epoch, f"the loss is {loss}")
+
+    def _is_finite(self) -> bool:
+        params = list(self.parts.model.parameters())
+        kept = [value for state in self.parts.optimizer.state.values() for value in state.values()]
+        tensors = [each for each in (*params, *(p.grad for p in params), *kept) if isinstance(each, torch.Tensor)]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    def _diverged(self, epoch: int, reason: str) -> TrainingDivergedError:
+        last = f"the checkpoint of epoch {epoch - 1} is kept in {self.folder.last}"
+        kept = last if epoch > 1 else "no epoch was finished"
+        rate = next(iter(_by_group(self.parts.optimizer, "lr").values()))
+        return TrainingDivergedError(f"epoch {epoch} diverged ({reason}), {kept}: lower optim.lr (now {rate:g})")
 
     def _advance_schedule(self, loss: float) -> None:
+        for schedule in self.parts.schedules:
+            schedule.step(loss)
         scheduler = self.parts.scheduler
         if scheduler is None or self.conf.schedule.every == "step":
             return
@@ -199,9 +231,11 @@ class _Session:
         parts = self.parts
         content = {
             "epoch": row["epoch"],
+            "trained": self._trained(),
             "model": parts.model.state_dict(),
             "optimizer": parts.optimizer.state_dict(),
             "scheduler": parts.scheduler.state_dict() if parts.scheduler else None,
+            "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
             "scaler": parts.scaler.state_dict() if parts.scaler else None,
             "best": self.best,
             "rows": [*self.history.rows, row],
@@ -209,80 +243,45 @@ class _Session:
         save_checkpoint(self.folder.last, content)
         self.history.append(row)
 
+    def _trained(self) -> str:
+        return f"{self.conf.model.name} with {self.conf.optim.name}"
+
     def restore(self) -> None:
         """Take up the last checkpoint; a run stopped before its first begins anew."""
         if not self.folder.last.exists():
             self.history.restore([])
             return
         saved = load_checkpoint(self.folder.last, self.parts.device)
+        if saved.get("trained") != self._trained():
+            raise CheckpointError(
+                f"checkpoint {self.folder.last} belongs to another model or optimizer: it holds "
+                f"{saved.get('trained')}, the run's configuration names {self._trained()}"
+            )
         try:
             self.parts.model.load_state_dict(saved["model"])
             self.parts.optimizer.load_state_dict(saved["optimizer"])
             if self.parts.scheduler:
                 self.parts.scheduler.load_state_dict(saved["scheduler"])
+            for i, schedule in enumerate(self.parts.schedules):
+                schedule.load_state_dict(saved["schedules"][str(i)])
             if self.parts.scaler:
                 self.parts.scaler.load_state_dict(saved["scaler"])
             self.best = saved["best"]
             self.history.restore(saved["rows"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"checkpoint {self.folder.last} does not fit the run's configuration, it belongs to another model or "
                 f"optimizer: {reason[:300]}"
             ) from None
 
-    def _summary(self) -> dict[str, Any]:
-        parts, rows = self.parts, self.history.rows
-        last = evaluate(parts.model, parts.test, parts.autocast)
-        weights = [p for p in parts.model.parameters() if p.ndim > 1]
-        summary = {
-            "epochs": len(rows),
-            "test_accuracy": last.accuracy,
-            "test_loss": last.loss,
-            "density": density(parts.model),
-            "weights": sum(p.numel() for p in weights),
-            "weights_left": sum(int(p.count_nonzero()) for p in weights),
-            "seconds": sum(row["seconds"] for row in rows),
-            "data": parts.source,
-        }
-        return {**summary, **self._of_best()} if parts.validation else summary
 
-    def _of_best(self) -> dict[str, Any]:
-        """Return the test accuracy of the epoch that did best on the images held out."""
-        model = self.parts.model
-        final = {key: value.clone() for key, value in model.state_dict().items()}
-        model.load_state_dict(load_checkpoint(self.folder.best, self.parts.device)["model"])
-        score = evaluate(model, self.parts.test, self.parts.autocast)
-        best = {
-            "best_epoch": self.best["epoch"],
-            "best_val_accuracy": self.best["accuracy"],
-            "best_test_accuracy": score.accuracy,
-            "best_density": density(model),
-        }
-        model.load_state_dict(final)
-        return best
+def _watching(conf: Conf, observers: Sequence[Observer] | None) -> list[Observer]:
+    watching: list[Observer] = [Terminal()] if observers is None else list(observers)
+    return [*watching, TensorBoard()] if conf.tensorboard else watching
 
 
-def _settings(conf: Conf) -> ExitStack:
-    """Set threads and determinism for one run; the process is afterwards as it was."""
-    stack = ExitStack()
-    stack.enter_context(torch.random.fork_rng())
-    if conf.threads is not None:
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(conf.threads)
-    cudnn = torch.backends.cudnn
-    stack.enter_context(cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True))
-    return stack
-
-
-def _seed_epoch(seed: int, epoch: int) -> torch.Generator:
-    """Seed dropout and return the generator of order and augmentation: both depend on seed and epoch alone."""
-    mixed = (seed * 1_000_003 + epoch) % 2**63
-    torch.manual_seed(mixed)
-    return torch.Generator().manual_seed(mixed)
-
-
-def _by_group(optimizer: torch.optim.Optimizer, key: str) -> dict[str, float]:
+def _by_group(optimizer: Optimizer, key: str) -> dict[str, float]:
     return {str(number): float(group[key]) for number, group in enumerate(optimizer.param_groups) if key in group}
 
 

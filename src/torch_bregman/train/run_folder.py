@@ -8,10 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from torch_bregman.train.atomic import replace_file
 from torch_bregman.train.conf import Conf
+from torch_bregman.train.yaml_file import to_text
 
 
 class RunFolder:
@@ -44,7 +43,7 @@ class RunFolder:
             out.mkdir(parents=True, exist_ok=True)
             folder = cls(_fresh(out, conf.name))
             folder._write(folder.environment, json.dumps(_environment(), indent=2) + "\n")
-            folder._write(folder.config, yaml.safe_dump(conf.to_dict(), sort_keys=False, allow_unicode=True))
+            folder._write(folder.config, to_text(conf.to_dict()))
         except OSError as error:
             raise ValueError(f"cannot write to {out} ({error.strerror}): choose another folder with --out") from None
         return folder
@@ -59,7 +58,7 @@ class RunFolder:
         for path in (Path(run), Path(out) / run):
             folder = cls(path)
             if folder.config.is_file():
-                return folder, _read_config(folder.config)
+                return folder, Conf.from_yaml(folder.config)
         raise ValueError(f"there is no run {run!r}: neither {Path(run)} nor {Path(out) / run} holds a config.yaml")
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -69,6 +68,10 @@ class RunFolder:
     def read_summary(self) -> dict[str, Any] | None:
         """Return the summary of a finished run."""
         return json.loads(self.summary.read_text(encoding="utf-8")) if self.summary.is_file() else None
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Return the rows of the log."""
+        return [json.loads(line) for line in self.jsonl.read_text(encoding="utf-8").splitlines()]
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
@@ -85,16 +88,6 @@ def _fresh(out: Path, name: str) -> Path:
             number += 1
         else:
             return path
-
-
-def _read_config(path: Path) -> Conf:
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(plain, dict):
-        raise ValueError(f"{path} holds no configuration")
-    return Conf.from_dict(plain)
 
 
 def _environment() -> dict[str, Any]:

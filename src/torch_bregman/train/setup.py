@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
 
-import torch_bregman.optim as optim
 from torch_bregman.data import Batches, Compose, DataSet, Flip, Shift, Split, black, holdout, load, normalize
-from torch_bregman.groups import param_groups
 from torch_bregman.init import low_rank_, sparsify_
 from torch_bregman.models import MODELS, build
-from torch_bregman.regularizers import Regularizer, from_spec
-from torch_bregman.train.conf import Conf, RegularizerConf
+from torch_bregman.schedulers import Schedule
+from torch_bregman.train.conf import Conf
+from torch_bregman.train.optimization import build_optimizer, build_scheduler
+from torch_bregman.train.options import call
+from torch_bregman.train.schedules import build_schedules
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,6 +35,7 @@ class Parts:
         model: the network.
         optimizer: what moves it.
         scheduler: what moves the learning rate, or None.
+        schedules: what moves λ and the rank cap, once an epoch.
         scaler: of the gradients, for float16 only.
         autocast: the type of autocast, or None.
         penalty: J as a term of the loss, for the dense baselines, or None.
@@ -47,6 +49,7 @@ class Parts:
     model: nn.Module
     optimizer: Optimizer
     scheduler: Any
+    schedules: list[Schedule]
     scaler: torch.amp.GradScaler | None
     autocast: torch.dtype | None
     penalty: Callable[[], Tensor] | None
@@ -63,7 +66,8 @@ def set_up(conf: Conf) -> Parts:
     data = load(conf.data.name, conf.data.dir)
     train, validation, test = _batches(conf, data, device)
     model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
-    optimizer, penalty = _optimizer(conf, model)
+    _check_fit(conf, model, test.images[:2], data.num_classes)
+    optimizer, penalty = build_optimizer(conf, model)
     return Parts(
         device=device,
         train=train,
@@ -71,7 +75,8 @@ def set_up(conf: Conf) -> Parts:
         test=test,
         model=model,
         optimizer=optimizer,
-        scheduler=_scheduler(conf, optimizer, len(train)),
+        scheduler=build_scheduler(conf, optimizer, len(train)),
+        schedules=build_schedules(conf, optimizer),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
         penalty=penalty,
@@ -89,9 +94,9 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        float(torch.zeros((), device=device))
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0][:120]
         raise ValueError(f"device {name!r} cannot be used ({reason}): use auto or cpu") from None
     return device
 
@@ -123,7 +128,7 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
     fitting = {key: value for key, value in shape.items() if key in takes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(conf.seed)
-        model = build(conf.model.name, **{**fitting, **conf.model.options})
+        model = call(build, f"model {conf.model.name!r}", conf.model.name, **{**fitting, **conf.model.options})
     start = conf.start
     if start.kind == "sparse":
         sparsify_(model, start.density, seed=conf.seed, view=start.view, init=start.init)
@@ -132,63 +137,21 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
     return model
 
 
-def _optimizer(conf: Conf, model: nn.Module) -> tuple[Optimizer, Callable[[], Tensor] | None]:
-    rules: dict[Any, Regularizer] = {_key(name, model): _regularizer(rule) for name, rule in conf.rules.items()}
-    rules.setdefault(nn.Module, _regularizer(conf.regularizer))
-    groups = param_groups(model, rules)
-    arguments = conf.optim.arguments()
-    name = conf.optim.name
-    if name == "bregman":
-        del arguments["delta"]
-        base = _lookup(torch.optim, conf.optim.base or "", Optimizer, "optim.base")
-        built = _call(base, "optim.options", groups, **arguments, **conf.optim.options)
-        return optim.Bregman(built, delta=conf.optim.delta), None
-    if name in ("sgd", "adam"):
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name]
-        plain = [{key: value for key, value in group.items() if key != "regularizer"} for group in groups]
-        return kind(plain, **arguments), _penalty(groups)
-    kind = {"linbreg": optim.LinBreg, "adabreg": optim.AdaBreg, "proxsgd": optim.ProxSGD, "pgd": optim.PGD}[name]
-    return kind(groups, **arguments), None
-
-
-def _regularizer(conf: RegularizerConf) -> Regularizer:
+@torch.no_grad()
+def _check_fit(conf: Conf, model: nn.Module, images: Tensor, classes: int) -> None:
+    """Raise ValueError where the model does not take these images or does not tell these classes apart."""
+    model.eval()
     try:
-        return from_spec({"name": conf.name, **conf.options}, conf.lam)
-    except TypeError as error:
-        raise ValueError(f"regularizer {conf.name!r} cannot take the options {conf.options}: {error}") from None
-
-
-def _key(name: str, model: nn.Module) -> type[nn.Module] | str:
-    """Return the module type of that name where the model has one, else the name as a pattern."""
-    return next((kind for module in model.modules() for kind in type(module).__mro__ if kind.__name__ == name), name)
-
-
-def _penalty(groups: list[dict[str, Any]]) -> Callable[[], Tensor] | None:
-    terms = [(g["regularizer"], p) for g in groups if g["regularizer"].lam > 0 for p in g["params"]]
-    return (lambda: torch.stack([regularizer.value(p) for regularizer, p in terms]).sum()) if terms else None
-
-
-def _scheduler(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
-    if conf.schedule.name is None:
-        if conf.schedule.options:
-            raise ValueError(f"schedule.options {conf.schedule.options} have no effect without schedule.name")
-        return None
-    kind = _lookup(lr_scheduler, conf.schedule.name, lr_scheduler.LRScheduler, "schedule.name")
-    total = conf.epochs * (steps if conf.schedule.every == "step" else 1)
-    takes = inspect.signature(kind).parameters
-    lengths = {key: total for key in ("T_max", "total_steps", "total_iters") if key in takes}
-    return _call(kind, "schedule.options", optimizer, **{**lengths, **conf.schedule.options})
-
-
-def _lookup(module: Any, name: str, parent: type[Any], what: str) -> type[Any]:
-    kind = getattr(module, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, parent)):
-        raise ValueError(f"{what} must name a class in {module.__name__}, got {name!r}")
-    return kind
-
-
-def _call(kind: type[Any], what: str, *args: Any, **options: Any) -> Any:
-    try:
-        return kind(*args, **options)
-    except TypeError as error:
-        raise ValueError(f"{what} do not fit {kind.__name__}: {error}") from None
+        shape = tuple(model(images).shape)
+    except Exception as error:  # whatever a layer makes of a wrong shape
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"model {conf.model.name!r} does not take images of shape {tuple(images.shape[1:])} ({reason}): "
+            "choose another model, or change model.options"
+        ) from None
+    if shape != (len(images), classes):
+        raise ValueError(
+            f"model {conf.model.name!r} maps {len(images)} images to {shape}, must be {(len(images), classes)}, "
+            "a number for each class: change model.options"
+        )
+    model.train()

@@ -46,7 +46,7 @@ class Terminal:
         if self._console.is_terminal:
             self._progress = _progress(self._console)
             self._progress.start()
-            self._progress.add_task("", total=conf.epochs, completed=epochs_done)
+            self._progress.add_task(f"epoch {epochs_done + 1}/{conf.epochs}", total=conf.epochs, completed=epochs_done)
 
     def epoch(self, row: Row) -> None:
         """Show one row."""
@@ -77,9 +77,11 @@ def _progress(console: Console) -> Progress:
 
 def _line(row: Row, epochs: int) -> str:
     kind = "val" if "val_accuracy" in row else "test"
+    ranks = row.get("layer_rank")
+    size = f"ranks {', '.join(map(str, ranks.values()))}" if ranks else f"density {row['density']:6.2%}"
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"{kind} accuracy {row[f'{kind}_accuracy']:6.2%}  density {row['density']:6.2%}  {row['seconds']:.1f} s"
+        f"{kind} accuracy {row[f'{kind}_accuracy']:6.2%}  {size}  {row['seconds']:.1f} s"
     )
 
 
@@ -87,15 +89,27 @@ def _layers(result: Result) -> Table:
     table = Table(title=f"{result.conf.model.name} after {len(result.rows)} epochs", title_justify="left")
     for name in ("weight", "shape"):
         table.add_column(name)
-    for name in ("left", "of", "density"):
+    ranks = result.rows[-1].get("layer_rank", {})
+    for name in ("left", "of", "density", *(["rank"] if ranks else [])):
         table.add_column(name, justify="right")
     for layer in density_report(result.model).layers:
         shape = " × ".join(map(str, layer.shape))
-        table.add_row(layer.name, shape, f"{layer.nonzeros:,}", f"{layer.total:,}", f"{layer.density:.2%}")
+        table.add_row(
+            layer.name,
+            shape,
+            f"{layer.nonzeros:,}",
+            f"{layer.total:,}",
+            f"{layer.density:.2%}",
+            *_rank(ranks, layer.name),
+        )
     left, total = result.summary["weights_left"], result.summary["weights"]
     table.add_section()
-    table.add_row("all", "", f"{left:,}", f"{total:,}", f"{left / total:.2%}")
+    table.add_row("all", "", f"{left:,}", f"{total:,}", f"{left / total:.2%}", *([""] if ranks else []))
     return table
+
+
+def _rank(ranks: dict[str, int], name: str) -> list[str]:
+    return [str(ranks.get(name, ""))] if ranks else []
 
 
 def _outcome(result: Result) -> list[str]:
@@ -106,4 +120,6 @@ def _outcome(result: Result) -> list[str]:
             f"test accuracy {summary['best_test_accuracy']:.2%} at density {summary['best_density']:.2%} "
             f"(epoch {summary['best_epoch']}, best on the validation images)"
         )
+    if "stored" in summary:
+        lines.append(f"{summary['stored']:,} numbers store the weights, those of low rank as two factors")
     return [*lines, f"{summary['seconds']:.1f} s of training, all files in {result.path}"]

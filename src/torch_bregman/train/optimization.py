@@ -1,0 +1,119 @@
+"""From a configuration to what moves the weights, and what moves the learning rate."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+
+import torch_bregman.optim as optim
+from torch_bregman.groups import param_groups
+from torch_bregman.regularizers import NonNegativeL1, Regularizer, from_spec
+from torch_bregman.train.conf import Conf, RegularizerConf
+from torch_bregman.train.options import call, lookup
+
+_BREGMAN = {"linbreg": optim.LinBreg, "adabreg": optim.AdaBreg, "proxsgd": optim.ProxSGD, "pgd": optim.PGD}
+_DENSE = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+
+
+def build_optimizer(conf: Conf, model: nn.Module) -> tuple[Optimizer, Callable[[], Tensor] | None]:
+    """Return the optimizer, and for a dense baseline the penalty that is added to its loss.
+
+    Weights that must not be negative start at their absolute values.
+
+    Raises:
+        ValueError: for rules that do not fit the model, names that are unknown, and options that cannot be taken.
+    """
+    rules: dict[Any, Regularizer] = {
+        _key(name, model): _regularizer(f"rules.{name}", rule) for name, rule in conf.rules.items()
+    }
+    rules.setdefault(nn.Module, _regularizer("regularizer", conf.regularizer))
+    groups = param_groups(model, rules)
+    _start_in_domain(groups)
+    name, arguments = conf.optim.name, conf.optim.arguments()
+    if name == "bregman":
+        return _wrap(conf, groups), None
+    if name in _DENSE:
+        plain = [{key: value for key, value in group.items() if key != "regularizer"} for group in groups]
+        return _DENSE[name](plain, **arguments), _penalty(groups, name)
+    return _BREGMAN[name](groups, **arguments), None
+
+
+def build_scheduler(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
+    """Return the schedule of the learning rate, None where it stays.
+
+    Args:
+        conf: the run.
+        optimizer: whose learning rate it moves.
+        steps: batches an epoch.
+
+    Raises:
+        ValueError: for a name that is unknown, and options that cannot be taken.
+    """
+    name = conf.schedule.name
+    if name is None:
+        return None
+    kind = lookup(lr_scheduler, name, lr_scheduler.LRScheduler, "schedule.name")
+    total = conf.epochs * (steps if conf.schedule.every == "step" else 1)
+    takes = inspect.signature(kind).parameters
+    lengths = {key: total for key in ("T_max", "total_steps", "total_iters") if key in takes}
+    options = {**lengths, **conf.schedule.options}
+    call(_rehearse, f"schedule {name}", kind, **options)
+    return call(kind, f"schedule {name}", optimizer, **options)
+
+
+def _wrap(conf: Conf, groups: list[dict[str, Any]]) -> Optimizer:
+    base = lookup(torch.optim, conf.optim.base or "", Optimizer, "optim.base")
+    # weight decay is for Bregman, which converts it, and not every base takes it
+    groups = [{**group, "weight_decay": conf.optim.weight_decay} for group in groups]
+    built = call(base, f"optim.base {conf.optim.base}", groups, **{"lr": conf.optim.lr, **conf.optim.options})
+    return optim.Bregman(built, delta=conf.optim.delta)
+
+
+def _regularizer(field: str, conf: RegularizerConf) -> Regularizer:
+    if taken := sorted({"name", "lam"} & conf.options.keys()):
+        raise ValueError(f"{field}.options must not set {taken[0]}: that is {field}.{taken[0]}")
+    return call(_from_spec, f"{field}.name {conf.name}", conf.name, conf.lam, **conf.options)
+
+
+def _from_spec(name: str, lam: float, /, **options: Any) -> Regularizer:
+    return from_spec({"name": name, **options}, lam)
+
+
+def _key(name: str, model: nn.Module) -> type[nn.Module] | str:
+    """Return the module type of that name, of the model or of torch.nn, else the name as a pattern."""
+    for module in model.modules():
+        for kind in type(module).__mro__:
+            if kind.__name__ == name:
+                return kind
+    known = getattr(nn, name, None)
+    return known if inspect.isclass(known) and issubclass(known, nn.Module) else name
+
+
+@torch.no_grad()
+def _start_in_domain(groups: list[dict[str, Any]]) -> None:
+    for group in groups:
+        if isinstance(group["regularizer"], NonNegativeL1):
+            for param in group["params"]:
+                param.abs_()
+
+
+def _penalty(groups: list[dict[str, Any]], optimizer: str) -> Callable[[], Tensor] | None:
+    terms = [(g["regularizer"], p) for g in groups if g["regularizer"].lam > 0 for p in g["params"]]
+    if unfit := [each.name for each, _ in terms if not each.deterministic or isinstance(each, NonNegativeL1)]:
+        raise ValueError(f"{unfit[0]} is no penalty that {optimizer} could add to the loss: use linbreg or proxsgd")
+    return (lambda: torch.stack([regularizer.value(p) for regularizer, p in terms]).sum()) if terms else None
+
+
+def _rehearse(kind: type[Any], /, **options: Any) -> None:
+    """Step a schedule twice beside a toy: what is wrong with options shows in a step, hours later maybe."""
+    toy = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.5)
+    schedule = kind(toy, **options)
+    arguments = (1.0,) if kind is lr_scheduler.ReduceLROnPlateau else ()
+    for _ in range(min(2, options.get("total_steps") or 2)):
+        toy.step()
+        schedule.step(*arguments)

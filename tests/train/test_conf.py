@@ -1,0 +1,183 @@
+"""Configurations: from code, YAML and flags alike, checked everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torch_bregman.train import (
+    Conf,
+    DataConf,
+    ModelConf,
+    OptimConf,
+    RegularizerConf,
+    ScheduleConf,
+    StartConf,
+)
+from torch_bregman.train.command_line import parse_conf
+from torch_bregman.train.setup import set_up
+from torch_bregman.train.yaml_file import to_text
+
+CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
+DATA = os.environ.get("TORCH_BREGMAN_DATA")
+
+text = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\"), min_size=1, max_size=12)
+odd = st.sampled_from(
+    ["1", "1e3", "null", "yes", "~", "0x1f", "- a", "a: b", "#", "é λ", "{a: 1}", "[1]", "2026-01-01", "'"]
+)
+names = (text | odd).filter(lambda name: name.strip() and name not in (".", ".."))
+plain = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-10, 10) | st.text(string.ascii_letters, min_size=1)
+options = st.dictionaries(st.text(string.ascii_lowercase, min_size=1, max_size=8), plain | st.lists(plain, max_size=3))
+positive = st.floats(1e-8, 1e8)
+regularizers = st.builds(RegularizerConf, name=names, lam=positive | st.just(0), options=options)
+starts = st.one_of(
+    st.builds(StartConf, kind=st.just("sparse"), density=st.floats(1e-6, 1), view=names),
+    st.builds(StartConf, kind=st.just("low_rank"), rank=st.integers(1, 99)),
+    st.just(StartConf(kind="dense")),
+)
+optims = st.one_of(
+    st.builds(
+        OptimConf, name=st.sampled_from(["linbreg", "proxsgd", "sgd"]), lr=positive | st.none(), momentum=positive
+    ),
+    st.builds(OptimConf, name=st.just("adabreg"), betas=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9)), eps=positive),
+    st.builds(OptimConf, name=st.just("bregman"), base=names, options=options),
+)
+confs = st.builds(
+    Conf,
+    name=names,
+    seed=st.integers(0, 2**63 - 1),
+    epochs=st.integers(1, 10**6),
+    out=names,
+    device=names,
+    dtype=st.sampled_from(["float32", "float64", "bfloat16", "float16"]),
+    threads=st.none() | st.integers(1, 64),
+    tensorboard=st.booleans(),
+    data=st.builds(DataConf, dir=st.none() | names, batch_size=st.integers(0, 10**6), validation=st.floats(0, 0.9)),
+    model=st.builds(ModelConf, hidden=st.none() | st.lists(st.integers(1, 999)), options=options),
+    start=starts,
+    regularizer=regularizers,
+    rules=st.dictionaries(names, regularizers, max_size=3),
+    optim=optims,
+    schedule=st.builds(ScheduleConf, name=names, options=options, every=st.sampled_from(["epoch", "step"])),
+)
+
+
+@given(conf=confs)
+@settings(max_examples=60)
+def test_a_configuration_survives_a_dict_and_yaml(conf: Conf) -> None:
+    assert Conf.from_dict(conf.to_dict()) == conf
+    assert Conf.from_dict(yaml.safe_load(yaml.safe_dump(conf.to_dict()))) == conf
+
+
+@given(conf=confs)
+@settings(max_examples=40)
+def test_a_configuration_survives_a_file(conf: Conf, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("conf") / "config.yaml"
+    path.write_text(to_text(conf.to_dict()), encoding="utf-8")
+    assert Conf.from_yaml(str(path)) == conf
+    assert parse_conf(["--config", str(path)]) == conf
+
+
+def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "conf.yaml"
+    path.write_text("epochs: 7\nseed: 4\noptim: {name: adabreg, lr: 1e-2}\nrules: {fc1: {lam: 1e-3}}\n")
+    conf = parse_conf(["--config", str(path), "--epochs", "9", "--optim.delta", "2", "--model.hidden", "[5]"])
+    assert (conf.epochs, conf.seed, conf.data) == (9, 4, DataConf())
+    assert conf.optim == OptimConf(name="adabreg", lr=0.01, delta=2.0)
+    assert conf.rules == {"fc1": RegularizerConf(lam=0.001)}
+    assert conf.model.hidden == [5]
+
+
+def test_flags_go_before_the_file_wherever_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "conf.yaml"
+    path.write_text("optim: {name: linbreg, lr: .5e-2, momentum: 5.E-1}\n")
+    flags = ["--optim.lr", "1e-3", "--name", "1e3"]
+    for arguments in (["--config", str(path), *flags], [*flags, "--config", str(path)]):
+        conf = parse_conf(arguments)
+        assert (conf.optim, conf.name) == (OptimConf(lr=1e-3, momentum=0.5), "1e3")
+
+
+def test_no_arguments_are_the_defaults() -> None:
+    assert parse_conf([]) == Conf()
+
+
+@pytest.mark.parametrize("name", ["linbreg", "adabreg", "proxsgd", "sgd", "adam"])
+def test_what_depends_on_other_fields_is_filled_in_by_flags_as_in_code(name: Any) -> None:
+    assert parse_conf(["--optim.name", name]).optim == OptimConf(name=name)
+    assert parse_conf(["--model.name", "convnet"]).model == ModelConf(name="convnet")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configurations_that_ship(path: Path) -> None:
+    conf = Conf.from_yaml(str(path))
+    assert conf.name == path.stem
+    assert parse_conf(["--config", str(path), "--epochs", "2"]) == dataclasses.replace(conf, epochs=2)
+    if conf.data.name == "sample":
+        parts = set_up(conf)
+        assert len(parts.train.labels) == 5400
+
+
+@pytest.mark.skipif(not DATA, reason="TORCH_BREGMAN_DATA names no folder with the full sets")
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "mnist" in path.stem or "fashion" in path.stem])
+def test_the_configurations_of_full_sets(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_BREGMAN_DATA", DATA or "")
+    assert len(set_up(Conf.from_yaml(str(path))).train.labels) == 54_000
+
+
+def test_there_are_configurations_to_load() -> None:
+    assert len(CONFIGS) >= 6
+
+
+WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "int as text": (Conf, {"epochs": "3"}, "epochs must be a whole number, got '3'"),
+    "int as float": (Conf, {"epochs": 3.0}, "epochs must be a whole number, got 3.0"),
+    "int as bool": (Conf, {"epochs": True}, "epochs must be a whole number, got True"),
+    "text as number": (Conf, {"name": 3}, "name must be text, got 3"),
+    "part as dict": (Conf, {"optim": {"lr": 1}}, "optim must be a mapping"),
+    "rule that is none": (Conf, {"rules": {"fc1": 3}}, "rules must be a mapping such as {key: {field: value}}"),
+    "rule by a type": (Conf, {"rules": {int: RegularizerConf()}}, "rules must be a mapping"),
+    "choice": (Conf, {"dtype": "float8"}, "dtype must be one of float32, float64, bfloat16, float16, got 'float8'"),
+    "bool as int": (DataConf, {"flip": 1}, "flip must be true or false, got 1"),
+    "float as text": (OptimConf, {"lr": "1e-3"}, "lr must be a finite number or null, got '1e-3'"),
+    "float not finite": (OptimConf, {"delta": float("nan")}, "delta must be a finite number, got nan"),
+    "pair of one": (OptimConf, {"betas": (0.9,)}, r"betas must be 2 values, a list of finite numbers, got \(0.9,\)"),
+    "list of text": (ModelConf, {"hidden": ["8"]}, r"hidden must be a list of whole numbers or null, got \['8'\]"),
+    "options by number": (ModelConf, {"options": {1: 2}}, "options must be a mapping"),
+    "range": (StartConf, {"density": 0.0}, r"start.density must lie in \(0, 1\], got 0.0"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_configurations_in_code_are_checked(wrong: str) -> None:
+    kind, fields, message = WRONG[wrong]
+    with pytest.raises(ValueError, match=message):
+        kind(**fields)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epocs": 3}, "unknown field epocs: use one of data, device"),
+        ({"optim": {"rate": 3}}, "unknown field optim.rate: use one of accelerated"),
+        ({"optim": {"lr": "x"}}, "^optim.lr must be a finite number or null, got 'x'"),
+        ({"optim": [1]}, r"optim must be a mapping such as {field: value}, got \[1\]"),
+        ({"rules": {"fc1": {"lam": "x"}}}, "^rules.fc1.lam must be a finite number, got 'x'"),
+        ({"rules": 3}, "rules must be a mapping"),
+    ],
+)
+def test_dicts_that_are_none_are_refused_by_the_full_name_of_the_field(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Conf.from_dict(values)
+
+
+def test_whole_numbers_will_do_for_any_number() -> None:
+    assert OptimConf(lr=1, delta=2).arguments()["lr"] == 1
+    assert OptimConf(name="adabreg", betas=[0, 0.5]).betas == (0.0, 0.5)  # type: ignore[arg-type]
