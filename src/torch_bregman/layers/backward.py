@@ -36,8 +36,11 @@ class MoveDual(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator's doing
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         """Move V; return the gradients of input and bias."""
+        (dy,) = grad_outputs
         device = dy.device.type
         if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):

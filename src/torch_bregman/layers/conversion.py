@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import nn
 
 from torch_bregman.layers.low_rank import LowRankLinear
@@ -32,7 +31,10 @@ def to_factored(
         lam: λ > 0.
         layers: names of linear layers, or patterns (`fnmatch`) of them; default all `nn.Linear` but the last, in the
             order of `named_modules`. Subclasses of `nn.Linear`, whose weights others may read, stay dense.
-        delta, lr, refresh, tolerance: see `LowRankLinear`.
+        delta: δ > 0, default 1.
+        lr: τ ≥ 0 where no optimizer drives the layers, default 0.1.
+        refresh: steps between two readings of the dual, default 1; 10 is a good pass-free choice.
+        tolerance: of the tracked engine, default 1e-3.
 
     Returns:
         The model; a linear layer that is no part of a model comes back as a new layer.
@@ -48,14 +50,8 @@ def to_factored(
         LowRankLinear(in_features=784, out_features=200, bias=True, rank=5, lam=0.5, refresh=1)
     """
     options = {"lam": lam, "delta": delta, "lr": lr, "refresh": refresh, "tolerance": tolerance}
-    chosen = _chosen(model, layers)
-    made = {}
-    for name, linear in chosen.items():
-        try:
-            made[linear] = _factored(linear, options)
-        except ValueError as error:
-            raise ValueError(f"layer {name!r}: {error}") from None
-    return made[model] if model in made else _replace(model, made.get)
+    made = {linear: _factored(name, linear, options) for name, linear in _chosen(model, layers).items()}
+    return _replace(model, made)
 
 
 def from_factored(model: nn.Module) -> nn.Module:
@@ -75,8 +71,7 @@ def from_factored(model: nn.Module) -> nn.Module:
           (0): Linear(in_features=6, out_features=4, bias=True)
         )
     """
-    made = {module: _dense(module) for module in model.modules() if isinstance(module, LowRankLinear)}
-    return made[model] if model in made else _replace(model, made.get)
+    return _replace(model, {module: _dense(module) for module in model.modules() if isinstance(module, LowRankLinear)})
 
 
 def _chosen(model: nn.Module, patterns: Sequence[str] | None) -> dict[str, nn.Linear]:
@@ -113,30 +108,30 @@ def _check_own_weights(model: nn.Module, chosen: dict[str, nn.Linear]) -> None:
         raise ValueError(f"the weight of layer {name!r} is {why}: leave the layer out of layers")
 
 
-def _factored(linear: nn.Linear, options: dict[str, Any]) -> LowRankLinear:
-    place: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-    layer = LowRankLinear(linear.in_features, linear.out_features, False, rank=0, **options, **place)
-    layer.set_weight_(linear.weight.detach())
+def _factored(name: str, linear: nn.Linear, options: dict[str, Any]) -> LowRankLinear:
+    weight = linear.weight.detach()
+    place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+    try:
+        layer = LowRankLinear(linear.in_features, linear.out_features, False, rank=0, **options, **place)
+        layer.set_weight_(weight)
+    except ValueError as error:
+        raise ValueError(f"layer {name!r}: {error}") from None
     layer.bias = linear.bias
-    return layer.train(linear.training)
+    layer.train(linear.training)
+    return layer
 
 
-@torch.no_grad()
 def _dense(layer: LowRankLinear) -> nn.Linear:
-    weight = layer.weight
-    linear = nn.utils.skip_init(
-        nn.Linear, layer.in_features, layer.out_features, layer.bias is not None, device=weight.device, dtype=weight.dtype
-    )
-    linear.weight.copy_(weight)
+    linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")  # draws nothing
+    linear.weight = nn.Parameter(layer.weight)
     if layer.bias is not None:
         linear.bias = layer.bias
-    return linear.train(layer.training)
+    linear.train(layer.training)
+    return linear
 
 
-def _replace(model: nn.Module, find: Callable[[Any], nn.Module | None]) -> nn.Module:
+def _replace(model: nn.Module, made: Mapping[Any, nn.Module]) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            new = find(child)
-            if new is not None:
-                parent._modules[name] = new
-    return model
+            parent._modules[name] = made.get(child, child)
+    return made.get(model, model)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from torch_bregman.layers.backward import MoveDual
 from torch_bregman.layers.checks import check_numbers, check_precision, check_rank
+from torch_bregman.layers.start import decompose, random_start
 from torch_bregman.linalg.engine import Thresholded
 from torch_bregman.linalg.gram import GramEngine
 from torch_bregman.linalg.pass_free import PassFreeEngine
@@ -60,7 +60,7 @@ class LowRankLinear(nn.Module):
         >>> layer = LowRankLinear(6, 4, lam=0.1, rank=2)
         >>> x, y = torch.randn(8, 6), torch.randn(8, 4)
         >>> before = layer.weight
-        >>> F.mse_loss(layer(x), y).backward()
+        >>> nn.functional.mse_loss(layer(x), y).backward()
         >>> bool((layer.weight == before).all())
         True
         >>> layer.step()
@@ -110,15 +110,9 @@ class LowRankLinear(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, rank: int = 8) -> None:
         """Draw weight and bias anew, from torch's global generator."""
-        check_rank(rank, self.in_features, self.out_features)
-        n, m = self.in_features, self.out_features
-        like: dict[str, Any] = {"dtype": torch.float64, "device": self.subgrad.device}
-        long, short = max(m, n), min(m, n)
-        Q = torch.linalg.qr(torch.randn(short, rank, **like)).Q
-        B = torch.randn(rank, long, **like) * math.sqrt(2 / n * short / max(rank, 1))
-        self.set_weight_(Q @ B if m <= n else (Q @ B).mT)
+        self._begin(*random_start(self.out_features, self.in_features, rank, self.subgrad.device))
         if self.bias is not None:
-            self.bias.copy_((1 - torch.rand_like(self.bias)) / math.sqrt(n))
+            self.bias.copy_((1 - torch.rand_like(self.bias)) / math.sqrt(self.in_features))
 
     @torch.no_grad()
     def set_weight_(self, weight: Tensor) -> LowRankLinear:
@@ -130,11 +124,13 @@ class LowRankLinear(nn.Module):
         Raises:
             ValueError: for another shape, entries that are not finite, or full rank.
         """
-        U, S, Vh = _decompose(weight, self.subgrad.shape)
+        self._begin(*decompose(weight, self.subgrad.shape))
+        return self
+
+    def _begin(self, U: Tensor, S: Tensor, Vh: Tensor) -> None:
         self.subgrad.copy_((U * (S / self.delta + self.lam)) @ Vh)
         self.left, self.right = (U * S).mT.to(self.subgrad).contiguous(), Vh.to(self.subgrad).contiguous()
         self._forget()
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b.
@@ -151,7 +147,7 @@ class LowRankLinear(nn.Module):
     def _forward(self, x: Tensor) -> Tensor:
         if self.training and torch.is_grad_enabled():
             return MoveDual.apply(x, self.left, self.right, self.bias, self._anchor, self)
-        return F.linear(F.linear(x, self.right), self.left.mT, self.bias)
+        return nn.functional.linear(nn.functional.linear(x, self.right), self.left.mT, self.bias)
 
     @torch.no_grad()
     def move(self, dy: Tensor, x: Tensor) -> None:
@@ -262,25 +258,19 @@ class LowRankLinear(nn.Module):
         self._image_lam, self._moved = float(state["lam"]), bool(state["moved"])
         self._engine.load_state(state["engine"])
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if f"{prefix}subgrad" in state_dict and f"{prefix}_extra_state" not in state_dict:
+            self.restart()  # V alone, from a file that holds tensors only
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LowRankLinear:
+        before = self.subgrad
+        super()._apply(fn, recurse)
+        if (before.dtype, before.device) != (self.subgrad.dtype, self.subgrad.device):
+            self._engine.forget()  # its sketch does not move along
+        return self
+
     def extra_repr(self) -> str:
         """Return sizes, rank and λ for `print`."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         return f"{sizes}, rank={self.rank}, lam={self.lam:g}, refresh={self.refresh}"
-
-
-def _decompose(weight: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the thin singular value decomposition of a weight of low rank, in float64."""
-    if weight.shape != shape:
-        raise ValueError(f"the weight of this layer must be {tuple(shape)}, got {tuple(weight.shape)}")
-    if not bool(torch.isfinite(weight).all()):
-        raise ValueError("a low-rank layer needs finite weights, got nan or inf: draw them anew by low_rank_")
-    U, S, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
-    # products of factors carry the rounding of their dtype as singular values of about eps·σ_1
-    noise = 4 * max(shape) ** 0.5 * torch.finfo(weight.dtype).eps * S[0]
-    rank = int((noise < S).sum())
-    if rank == len(S):
-        raise ValueError(
-            f"the {shape[0]} × {shape[1]} weight has full rank, and in factors would cost more than it does: start from "
-            "low_rank_(model, rank=8), or leave the layer dense"
-        )
-    return U[:, :rank], S[:rank], Vh[:rank]

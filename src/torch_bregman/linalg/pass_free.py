@@ -25,15 +25,15 @@ class PassFreeEngine(Engine):
 
     Example:
         >>> import torch
-        >>> V = torch.diag(torch.linspace(10, 0, 100))
+        >>> V = torch.diag(10 * 0.8 ** torch.arange(100))
         >>> engine, A, B = PassFreeEngine(refresh=3), torch.ones(1, 100), torch.ones(1, 100)
         >>> for _ in range(3):
-        ...     V.addmm_(A.mT, B, alpha=0.01)
-        ...     engine.add(A, B, alpha=0.01)
-        ...     print(engine(V, 9.0).reason)
+        ...     V = V.addmm_(A.mT, B, alpha=0.001)
+        ...     engine.add(A, B, alpha=0.001)
+        ...     print(engine(V, 5.0).reason)
         Gram eigendecomposition in float64: no subspace to follow
-        sketch with a block of 16
-        sketch with a block of 16
+        sketch with a block of 8
+        sketch with a block of 8
     """
 
     name: ClassVar[str] = "pass_free"

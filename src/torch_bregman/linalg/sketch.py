@@ -29,8 +29,8 @@ class Sketch:
 
     Args:
         matrix: V₀, m × n, float32 or float64.
-        Q: k × n, orthonormal rows that span the leading right singular vectors of V₀ and some more. P, k × m, is then an
-            orthonormal basis of V₀Qᵀ, and both stay as they are.
+        Q: k × n, orthonormal rows that span the leading right singular vectors of V₀ and some more. P, k × m, is then
+            an orthonormal basis of V₀Qᵀ, and both stay as they are.
         generator: the probes are drawn from, on the CPU.
 
     References:
@@ -79,8 +79,8 @@ class Sketch:
     def threshold(self, threshold: float) -> Thresholded | None:
         """Return U max(S − t, 0) Vᵀ of the approximation; None where only V itself can answer.
 
-        That is where V has drifted too far, where the core cannot be inverted, or where fewer than two singular values of
-        the block lie below t.
+        That is where V has drifted too far, where the core cannot be inverted, or where fewer than two singular values
+        of the block lie below t.
         """
         left, right = _factor(self.Y), _factor(self.Z)
         if left is None or right is None:
@@ -110,7 +110,14 @@ class Sketch:
 
     def state(self) -> dict[str, Any]:
         """Return bases, products and probes, for a checkpoint."""
-        return {"P": self.P, "Z": self.Z, "wide": self._wide, "tall": self._tall, "start": self._start, "last": self.last}
+        return {
+            "P": self.P,
+            "Z": self.Z,
+            "wide": self._wide,
+            "tall": self._tall,
+            "start": self._start,
+            "last": self.last,
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Sketch:

@@ -22,8 +22,8 @@ class FactoredLinBreg(LinBreg):
 
     The layers have groups of their own, one for each pair of λ and δ, with `"factored": True`, no parameters, and lr
     and λ for schedulers to set; the lr in force when `backward()` runs is the one that counts. What the layers are
-    (v, factors, the memory of the engine) is in the model's `state_dict`, the numbers are in this optimizer's. Gradients
-    of several backward passes add up before a step, but `zero_grad` takes nothing back: see `LowRankLinear`.
+    (v, factors, the memory of the engine) is in the model's `state_dict`, the numbers are in this optimizer's.
+    Gradients of several backward passes add up before a step, but `zero_grad` takes nothing back: see `LowRankLinear`.
 
     Args:
         model: with at least one `LowRankLinear`, see `layers.to_factored`.
@@ -101,14 +101,12 @@ class FactoredLinBreg(LinBreg):
             return
         if not group["lam"] > 0:
             raise ValueError(f"lam of low-rank layers must be > 0, got {group['lam']!r}: for dense ones, from_factored")
-        for name in ("momentum", "weight_decay", "accelerated", "maximize"):
-            if group[name]:
-                raise ValueError(
-                    f"low-rank layers take plain steps, got {name} {group[name]!r}: leave it out, or train dense weights "
-                    "by LinBreg with Nuclear"
-                )
+        _check_plain(group)
 
     def _step(self) -> None:
+        for group in self.param_groups:
+            if "factored" in group:
+                _check_plain(group)  # schedulers that cycle momentum set it in every group
         super()._step()
         for layer, _ in self._driven:
             layer.step()
@@ -142,6 +140,15 @@ class FactoredLinBreg(LinBreg):
     def mirror_residual(self) -> float:
         """Return max |θ − prox_{δJ}(δv)| / (δ max |v|) over all that has a dual variable, by exact decompositions."""
         return max(super().mirror_residual(), *(layer.mirror_residual() for layer, _ in self._driven))
+
+
+def _check_plain(group: Group) -> None:
+    for name in ("momentum", "weight_decay", "accelerated", "maximize"):
+        if group[name]:
+            raise ValueError(
+                f"low-rank layers take plain steps, got {name} {group[name]!r}: leave it at 0 (in schedulers "
+                "cycle_momentum=False), or train dense weights by LinBreg with Nuclear"
+            )
 
 
 def _plain_groups(model: nn.Module, params: Params | None) -> list[Any]:
