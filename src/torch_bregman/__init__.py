@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch_bregman import data, metrics, models, optim, regularizers, schedulers, train, views
+    from torch_bregman import data, layers, metrics, models, optim, regularizers, schedulers, train, views
     from torch_bregman.groups import param_groups
     from torch_bregman.init import low_rank_, sparsify_
     from torch_bregman.metrics import density
-    from torch_bregman.optim import PGD, AdaBreg, Bregman, LinBreg, ProxSGD
+    from torch_bregman.optim import PGD, AdaBreg, Bregman, FactoredLinBreg, LinBreg, ProxSGD
     from torch_bregman.regularizers import (
         L1,
         DynamicRankNuclear,
@@ -40,6 +40,7 @@ __all__ = [
     "DynamicRankNuclear",
     "DynamicRankNuclearRegularizer",
     "ElasticNet",
+    "FactoredLinBreg",
     "GroupL2",
     "LinBreg",
     "NoRegularizer",
@@ -53,6 +54,7 @@ __all__ = [
     "data",
     "density",
     "fit",
+    "layers",
     "low_rank_",
     "metrics",
     "models",
@@ -70,7 +72,7 @@ _HOME = {
     "groups": ("param_groups",),
     "init": ("low_rank_", "sparsify_"),
     "metrics": ("density",),
-    "optim": ("PGD", "AdaBreg", "Bregman", "LinBreg", "ProxSGD"),
+    "optim": ("PGD", "AdaBreg", "Bregman", "FactoredLinBreg", "LinBreg", "ProxSGD"),
     "regularizers": (
         "DynamicRankNuclear",
         "DynamicRankNuclearRegularizer",
@@ -87,7 +89,7 @@ _HOME = {
     "train": ("Conf", "fit", "resume"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("data", "metrics", "models", "optim", "regularizers", "schedulers", "train", "views")
+_SUBMODULES = ("data", "layers", "metrics", "models", "optim", "regularizers", "schedulers", "train", "views")
 
 
 def __getattr__(name: str) -> object:
