@@ -20,6 +20,9 @@ class GramEngine(Engine):
     Args:
         dtype: of the Gram matrix, default float64.
 
+    Raises:
+        ValueError: for another dtype.
+
     References:
         Cai, Candès, Shen 2010, for the proximal map.
 
@@ -33,6 +36,8 @@ class GramEngine(Engine):
     name: ClassVar[str] = "gram"
 
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype of the gram engine must be torch.float32 or torch.float64, got {dtype}")
         self.dtype = dtype
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:

@@ -80,6 +80,9 @@ class TrackedEngine(Engine):
         self.counts = self._lookout.counts
         self.counts.update(calls=0, passes=0, exact=0)
 
+    def __str__(self) -> str:
+        return f"tracked({self.tolerance:g})"
+
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix, to within the tolerance."""
         V = prepared(matrix, threshold)
