@@ -107,7 +107,7 @@ def _coefficients(number: int) -> tuple[float, float, float]:
 
 
 def _thin(W: Tensor, ranks: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Write W, of these ranks or hardly more, as a product of thin factors; return them and the singular values of V."""
+    """Write W, of these ranks or hardly more, as thin factors; return them and the singular values of V."""
     *batch, _, n = W.shape
     rank = int(ranks.amax())
     probes = torch.randn(*batch, n, min(rank + _SPARE, n), generator=torch.Generator().manual_seed(0)).to(W)
