@@ -67,7 +67,7 @@ def record(case: Case, data: tb.data.DataSet, seed: int = 0) -> list[Tensor]:
     """
     torch.manual_seed(seed)
     model = case.model()
-    regularized = {name: "rows" for name in case.layers}
+    regularized = dict.fromkeys(case.layers, "rows")
     tb.low_rank_(model, RANK_AT_START, seed=seed, view=regularized)
     groups = tb.param_groups(model, {name: tb.Nuclear(case.lam) for name in case.layers})
     optimizer = tb.LinBreg(groups, lr=case.lr)

@@ -63,7 +63,7 @@ def thresholded(matrix: Tensor, values: Tensor, U: Tensor, threshold: float, rea
 
 
 def gram_eigh(matrix: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the singular values, falling, and the singular vectors of the shorter side, right ones of a square, as columns.
+    """Return the singular values, falling, and as columns the singular vectors of the shorter side, of a square the right ones.
 
     Raises:
         ValueError: for entries that are not finite.

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, not_finite, nothing_left, prepared
+from torch_bregman.linalg.engine import Engine, Thresholded, check_count, not_finite, nothing_left, prepared
 
 _POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -51,8 +51,7 @@ class MatmulEngine(Engine):
     name: ClassVar[str] = "matmul"
 
     def __init__(self, passes: int = 10) -> None:
-        if passes < 1:
-            raise ValueError(f"passes of the matmul engine must be at least 1, got {passes}")
+        check_count("passes of the matmul", passes, 1)
         self.passes = passes
 
     def __str__(self) -> str:
@@ -77,8 +76,8 @@ class MatmulEngine(Engine):
     def _factors(self, V: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
         polar = self._sign(V)
         P = self._projector(polar.mT @ V, t)
-        rank = int(P.diagonal(dim1=-2, dim2=-1).sum(-1).round().amax())
-        return _thin((V - t * polar) @ P, rank, t)
+        ranks = P.diagonal(dim1=-2, dim2=-1).sum(-1).round()
+        return _thin((V - t * polar) @ P, ranks, t)
 
     def _projector(self, H: Tensor, t: float) -> Tensor:
         """Return (I + msign(H − tI))/2."""
@@ -106,11 +105,13 @@ def _coefficients(number: int) -> tuple[float, float, float]:
     return a / 1.01, b / 1.01**3, c / 1.01**5
 
 
-def _thin(W: Tensor, rank: int, t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Write W, of that rank or hardly more, as a product of thin factors; return them and the singular values of V."""
+def _thin(W: Tensor, ranks: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Write W, of hardly more than these ranks, as a product of thin factors; return them and the values of V."""
     *batch, _, n = W.shape
+    rank = int(ranks.amax())
     probes = torch.randn(*batch, n, min(rank + _SPARE, n), generator=torch.Generator().manual_seed(0)).to(W)
     basis = torch.linalg.qr(W.mT @ torch.linalg.qr(W @ probes).Q).Q
     left, kept, turn = torch.linalg.svd(W @ basis, full_matrices=False)
     left, kept, right = left[..., :rank], kept[..., :rank], (turn @ basis.mT)[..., :rank, :]
+    kept = kept * (torch.arange(rank, device=W.device) < ranks.unsqueeze(-1))  # others of the batch keep more
     return (left * kept.unsqueeze(-2)).mT, right, kept.double() + t
