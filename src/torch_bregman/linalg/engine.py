@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -80,6 +81,12 @@ class Engine(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+def check_count(what: str, number: int, least: int) -> None:
+    """Raise ValueError for what is no integer of at least `least`."""
+    if not isinstance(number, Integral) or number < least:
+        raise ValueError(f"{what} engine must be an integer of at least {least}, got {number!r}")
 
 
 def not_finite() -> ValueError:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, not_finite, nothing_left, prepared
+from torch_bregman.linalg.engine import Engine, Thresholded, check_count, not_finite, nothing_left, prepared
 
 _POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
@@ -51,8 +51,7 @@ class MatmulEngine(Engine):
     name: ClassVar[str] = "matmul"
 
     def __init__(self, passes: int = 10) -> None:
-        if passes < 1:
-            raise ValueError(f"passes of the matmul engine must be at least 1, got {passes}")
+        check_count("passes of the matmul", passes, 1)
         self.passes = passes
 
     def __str__(self) -> str:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from torch_bregman.linalg.sweep import array, gram64
 
+_EXHAUSTED = 1e-4
+
 
 def energies(V: Tensor) -> np.ndarray:
     """Return ‖V‖_F² of each matrix, (b,), to about 1e-8 in float32; inf where the squares leave its range."""
@@ -32,12 +34,18 @@ def largest_outside(V: Tensor, U: Tensor, scale: float, start: Tensor, steps: in
         images.append((y - (y @ U.mT) @ U) / scale)
         if step < steps - 1:
             x = (images[-1] @ V) / scale
-            for _ in range(2):
-                x = _normalised(x - (x @ basis.mT) @ basis)
-            basis = torch.cat([basis, x], dim=-2)
+            basis = torch.cat([basis, _next(x, basis)], dim=-2)
     squares, E = torch.linalg.eigh(gram64(torch.cat(images, dim=-2)))
     ritz = E[..., -1:].mT.to(V.dtype) @ basis
     return squares[..., -1].clamp_min(0).sqrt() * scale, ritz
+
+
+def _next(row: Tensor, basis: Tensor) -> Tensor:
+    """Return the unit vector along what of a row is orthogonal to the basis; zero where that is hardly anything."""
+    row = _normalised(row)
+    row = row - (row @ basis.mT) @ basis
+    row = row * (torch.linalg.vector_norm(row, dim=-1, keepdim=True) > _EXHAUSTED)
+    return _normalised(row - (row @ basis.mT) @ basis)
 
 
 def _normalised(row: Tensor) -> Tensor:

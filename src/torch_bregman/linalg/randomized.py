@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, not_finite, prepared
+from torch_bregman.linalg.engine import Engine, Thresholded, check_count, not_finite, prepared
 
 
 class RandomizedEngine(Engine):
@@ -35,13 +35,9 @@ class RandomizedEngine(Engine):
     name: ClassVar[str] = "randomized"
 
     def __init__(self, rank: int = 16, oversampling: int = 8, iterations: int = 2, seed: int = 0) -> None:
-        for what, number, least in (
-            ("rank", rank, 1),
-            ("oversampling", oversampling, 0),
-            ("iterations", iterations, 0),
-        ):
-            if number < least:
-                raise ValueError(f"{what} of the randomized engine must be at least {least}, got {number}")
+        check_count("rank of the randomized", rank, 1)
+        check_count("oversampling of the randomized", oversampling, 0)
+        check_count("iterations of the randomized", iterations, 0)
         self.rank, self.oversampling, self.iterations = rank, oversampling, iterations
         self._seed, self._calls = seed, 0
 

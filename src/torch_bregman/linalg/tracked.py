@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, nothing_left, prepared
+from torch_bregman.linalg.engine import Engine, Thresholded, check_count, nothing_left, prepared
 from torch_bregman.linalg.gram import gram_eigh, thresholded
 from torch_bregman.linalg.lookout import Found, Lookout
 from torch_bregman.linalg.outside import energies
@@ -70,8 +70,7 @@ class TrackedEngine(Engine):
         if not tolerance > 0:
             raise ValueError(f"tolerance of the tracked engine must be above 0, got {tolerance}: 1e-3 is the default")
         for what, number in (("passes", passes), ("audit_every", audit_every), ("probe_every", probe_every)):
-            if number < 1:
-                raise ValueError(f"{what} of the tracked engine must be at least 1, got {number}")
+            check_count(f"{what} of the tracked", number, 1)
         self.tolerance, self.passes = tolerance, passes
         self._generator = torch.Generator().manual_seed(seed)
         self._lookout = Lookout(audit_every, probe_every, self._generator)
