@@ -10,7 +10,6 @@ from torch import Tensor
 
 from torch_bregman.layers.checks import check_rank
 
-
 Decomposition = tuple[Tensor, Tensor, Tensor]
 """U, S and Vᵀ of a thin singular value decomposition, in float64."""
 
