@@ -10,9 +10,9 @@ from torch import Tensor
 from torch_bregman.linalg.engine import Thresholded
 
 _PROBES = 8
-_TRUST = 0.4
+_TRUST = 0.6
 """How much of the gap between t and the block's last singular value the drift may fill, by estimate."""
-_GAP = 0.2
+_GAP = 0.1
 """Gap, relative to t, below which a block is used up too soon to be worth following."""
 _WEAKEST = 1e-2
 """Singular value, relative to t, below which the core of the approximation is too badly conditioned."""
@@ -24,8 +24,9 @@ class Sketch:
     """Follows V ← V + α·AᵀB through Y = QVᵀ and Z = PV, and thresholds their generalised Nyström approximation.
 
     V ≈ Yᵀ (PVQᵀ)⁻¹ Z =: Ṽ agrees with V on the spaces of P and Q, wherever V moves; the rest E = V − Ṽ it cannot see.
-    Random probes Ω, orthogonal to Q, estimate by how much E has changed, ‖(E − E₀)Ωᵀ‖_F²/probes. While that drift is
-    below half of t − σ_k(V₀), nothing of E has come near t. Nothing here reads V after the start.
+    Random probes Ω, orthogonal to Q, estimate by how much E has changed: ‖(E − E₀)Ωᵀ‖₂/√probes, which is above
+    ‖E − E₀‖₂ in the mean of squares. While that drift leaves a good part of t − σ_k(V₀) free, nothing of E has come near
+    t. Nothing here reads V after the start.
 
     Args:
         matrix: V₀, m × n, float32 or float64.
@@ -48,18 +49,13 @@ class Sketch:
     def __init__(self, matrix: Tensor, Q: Tensor, generator: torch.Generator) -> None:
         probes = torch.randn(_PROBES, Q.shape[-1], generator=generator).to(Q)
         Y = Q @ matrix.mT
-        self.P = torch.linalg.qr(Y.mT).Q.mT.contiguous()
-        self.Z = self.P @ matrix
-        self._wide = torch.cat([Q, probes - (probes @ Q.mT) @ Q])
-        self._tall = torch.cat([Y, Y.new_zeros(_PROBES, Y.shape[-1])])
-        self._start = torch.zeros_like(self._tall[-_PROBES:])
-        self._start = self._unseen(torch.linalg.pinv(self._core()))
-        self.last = float(torch.linalg.eigvalsh(_gram(self.Z))[0].clamp_min(0).sqrt())
-
-    @property
-    def Y(self) -> Tensor:  # noqa: N802 - a matrix
-        """QVᵀ, k × m."""
-        return self._tall[:-_PROBES]
+        P = _orthonormal(Y)
+        # each side in one piece, so that one product serves two: P, Y, what the probes see; Q, probes, Z
+        self._tall = torch.cat([P, Y, Y.new_zeros(_PROBES, Y.shape[-1])])
+        self._wide = torch.cat([Q, probes - (probes @ Q.mT) @ Q, P @ matrix])
+        core, seen, _, gram = self._products()
+        self._start = -seen @ torch.linalg.inv_ex(core)[0].mT.to(Y.dtype) @ Y
+        self.last = float(torch.linalg.eigvalsh(gram)[0].clamp_min(0).sqrt())
 
     def holds(self, threshold: float) -> bool:
         """Return whether the block reaches deep enough below t, but not into rounding, to be worth following."""
@@ -73,8 +69,10 @@ class Sketch:
             B: b × n.
             alpha: α.
         """
-        self._tall.addmm_(self._wide @ B.mT, A, alpha=alpha)
-        self.Z.addmm_(self.P @ A.mT, B, alpha=alpha)
+        k = self._block
+        P, Q_and_probes = self._tall[:k], self._wide[:-k]
+        self._tall[k:].addmm_(Q_and_probes @ B.mT, A, alpha=alpha)
+        self._wide[-k:].addmm_(P @ A.mT, B, alpha=alpha)
 
     def threshold(self, threshold: float) -> Thresholded | None:
         """Return U max(S − t, 0) Vᵀ of the approximation; None where only V itself can answer.
@@ -82,60 +80,57 @@ class Sketch:
         That is where V has drifted too far, where the core cannot be inverted, or where fewer than two singular values
         of the block lie below t.
         """
-        left, right = _factor(self.Y), _factor(self.Z)
-        if left is None or right is None:
+        k = self._block
+        Y, Z = self._tall[k:-_PROBES], self._wide[-k:]
+        core, seen, left, right = self._products()
+        L, inverse = _factor(right), torch.linalg.inv_ex(core)[0]
+        if L is None or not self._drift(seen @ inverse.mT.to(Y.dtype) @ Y) <= _TRUST * (threshold - self.last):
             return None
-        inverse, failed = torch.linalg.inv_ex(self._core())
-        if bool(failed) or not self._drift(inverse) <= _TRUST * (threshold - self.last):
+        X = inverse @ L  # Ṽ = Yᵀ X L⁻¹ Z with the rows of L⁻¹ Z orthonormal
+        squares, W = torch.linalg.eigh(X.mT @ left @ X)
+        values = squares.clamp_min(0).sqrt().flip(-1)
+        rank = int((threshold < values).sum())
+        if k - rank < 2 or not float(values[-1]) > _WEAKEST * threshold:
             return None
-        U, S, Vh = torch.linalg.svd(left.mT @ inverse @ right)
-        rank = int((threshold < S).sum())
-        if len(S) - rank < 2 or not float(S[-1]) > _WEAKEST * threshold:
-            return None
-        A = _solve(left, U[:, :rank] * (S[:rank] - threshold)).to(self.P.dtype) @ self.Y
-        B = _solve(right, Vh[:rank].mT).to(self.P.dtype) @ self.Z
-        return Thresholded(A, B, S[:rank], threshold, 0.0, f"sketch with a block of {len(S)}")
+        values, W = values[:rank], W.flip(-1)[:, :rank]
+        u = (X @ (W * (1 - threshold / values))).mT.to(Y.dtype) @ Y  # Ṽv_i = Yᵀ X W_i = σ_i u_i
+        v = torch.linalg.solve_triangular(L.mT, W, upper=True).mT.to(Y.dtype) @ Z
+        return Thresholded(u, v, values, threshold, 0.0, f"sketch with a block of {k}")
 
-    def _core(self) -> Tensor:
-        return (self.P @ self.Y.mT).double()
+    @property
+    def _block(self) -> int:
+        return (len(self._tall) - _PROBES) // 2
 
-    def _unseen(self, inverse: Tensor) -> Tensor:
-        """Return (EΩᵀ − E₀Ωᵀ)ᵀ, from the inverse core."""
-        probes = self._wide[-_PROBES:]
-        return self._tall[-_PROBES:] - (probes @ self.Z.mT) @ inverse.mT.to(self.P.dtype) @ self.Y - self._start
+    def _products(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return PYᵀ = PVQᵀ, ΩZᵀ, YYᵀ and ZZᵀ, all but the second in float64."""
+        k = self._block
+        tall = (self._tall[: 2 * k] @ self._tall[k : 2 * k].mT).double()
+        wide = self._wide[k:] @ self._wide[-k:].mT
+        return tall[:k], wide[:_PROBES], tall[k:], wide[_PROBES:].double()
 
-    def _drift(self, inverse: Tensor) -> float:
-        """Return an estimate of ‖E − E₀‖₂, from above in the mean: ‖(E − E₀)Ωᵀ‖₂/√probes."""
-        return float(torch.linalg.eigvalsh(_gram(self._unseen(inverse)))[-1].clamp_min(0).sqrt()) / _PROBES**0.5
+    def _drift(self, explained: Tensor) -> float:
+        """Return the estimate of ‖E − E₀‖₂, given ΩṼᵀ; nan where that is not finite."""
+        unseen = self._tall[-_PROBES:] - explained - self._start
+        gram = (unseen @ unseen.mT).double()
+        if not bool(torch.isfinite(gram).all()):
+            return float("nan")
+        return float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0).sqrt()) / _PROBES**0.5
 
     def state(self) -> dict[str, Any]:
         """Return bases, products and probes, for a checkpoint."""
-        return {
-            "P": self.P,
-            "Z": self.Z,
-            "wide": self._wide,
-            "tall": self._tall,
-            "start": self._start,
-            "last": self.last,
-        }
+        return {"tall": self._tall, "wide": self._wide, "start": self._start, "last": self.last}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Sketch:
         """Return the sketch that `state` came from; tensors are copied."""
         sketch = cls.__new__(cls)
-        sketch.P, sketch.Z = state["P"].clone(), state["Z"].clone()
-        sketch._wide, sketch._tall, sketch._start = (state[name].clone() for name in ("wide", "tall", "start"))
+        sketch._tall, sketch._wide, sketch._start = (state[name].clone() for name in ("tall", "wide", "start"))
         sketch.last = float(state["last"])
         return sketch
 
 
-def _gram(rows: Tensor) -> Tensor:
-    return (rows @ rows.mT).double()
-
-
-def _factor(rows: Tensor) -> Tensor | None:
-    """Return L with rows·rowsᵀ = L Lᵀ, in float64; None where the rows are dependent or not finite."""
-    gram = _gram(rows)
+def _factor(gram: Tensor) -> Tensor | None:
+    """Return L with gram = L Lᵀ; None where the rows it is of are dependent or not finite."""
     scale = gram.diagonal().sqrt()  # equilibrated, small rows keep their relative accuracy
     L, failed = torch.linalg.cholesky_ex(gram / torch.outer(scale, scale))
     if bool(failed) or not float(L.diagonal().amin()) > _DEPENDENT:
@@ -143,6 +138,10 @@ def _factor(rows: Tensor) -> Tensor | None:
     return L * scale.unsqueeze(-1)
 
 
-def _solve(L: Tensor, columns: Tensor) -> Tensor:
-    """Return (L⁻ᵀ·columns)ᵀ."""
-    return torch.linalg.solve_triangular(L.mT, columns, upper=True).mT
+def _orthonormal(rows: Tensor) -> Tensor:
+    """Return orthonormal rows that span the same space."""
+    L = _factor((rows @ rows.mT).double())
+    if L is None:
+        return torch.linalg.qr(rows.mT).Q.mT.contiguous()
+    inverse = torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype, device=L.device), upper=False)
+    return inverse.to(rows.dtype) @ rows
