@@ -126,7 +126,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(name: str) -> None:
 def test_factors_that_are_none_change_nothing(factor: float) -> None:
     optimizer = tb.LinBreg(weights(), regularizer=tb.L1(0.4))
     schedule = LamSchedule(optimizer, lambda k: factor)
-    with pytest.raises(ValueError, match=r"must be a finite number >= 0, got .* at 1"):
+    with pytest.raises(ValueError, match=r"must be a finite number >= 0, got "):
         schedule.step()
     assert optimizer.param_groups[0]["lam"] == 0.4
     assert schedule.steps == 0

@@ -51,6 +51,9 @@ class AutoEngine(Engine):
         self._ratio, self._rank = math.inf, 0
         self.reason = "auto: not called yet"
 
+    def __str__(self) -> str:
+        return f"auto({self._tracked.tolerance:g})"
+
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix."""
         engine, why = self._choose(prepared(matrix, threshold), threshold)

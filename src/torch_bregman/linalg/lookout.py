@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.outside import energies, largest_outside, nothing_above
+from torch_bregman.linalg.outside import largest_outside, nothing_above
 from torch_bregman.linalg.sweep import Sweep
 
 _STEPS = 6
@@ -62,26 +62,36 @@ class Lookout:
         self._ritz: Tensor | None = None
         self._loaded = False
 
-    def look(self, V: Tensor, t: float, seen: Sweep, slack: float) -> Found:
-        """Look for singular values above t + slack outside what was seen."""
-        rests, proved = _energy_outside(V, t, seen)
-        loaded, self._loaded = self._loaded, False
-        if proved:
-            self._note(rests, unproved=0)
-            return NOTHING
-        # after loading, what else is remembered stays as it was, so that training goes on bit by bit
-        if loaded and not nothing_above(V, seen, t + slack):
-            return self._alarm(V, t + slack, seen)
+    def look(self, V: Tensor, t: float, seen: Sweep, energy: np.ndarray, slack: float) -> Found:
+        """Look for singular values above t + slack outside what was seen.
+
+        Args:
+            V: (…, m, n), m ≥ n.
+            t: the threshold.
+            seen: a pass over V.
+            energy: ‖V‖_F², (b,).
+            slack: how far above t a value may stay unnoticed.
+        """
+        bound, rests = t + slack, seen.outside(energy)
+        if self._loaded:  # all else stays as it was, so that training goes on bit by bit
+            self._loaded = False
+            if not _proved(V, t, seen, bound):
+                return self._alarm(V, seen)
+        room = t * t - V.numel() * torch.finfo(V.dtype).tiny  # what squares too small for a float may hide
+        if (rests + 1e-6 * energy <= room).all():
+            return self._quiet(rests)
         self._unproved, self._unprobed = self._unproved + 1, self._unprobed + 1
         if self._unproved >= self._audit_every:
-            return self._audit(V, t + slack, seen, rests)
+            self.counts["audits"] += 1
+            return self._quiet(rests) if _proved(V, t, seen, bound) else self._alarm(V, seen)
         if self._unprobed >= self._probe_every or self._risen(rests, t, seen):
-            self._note(rests, self._unproved)
-            return self._probe(V, t + slack, seen, _STEPS)
+            self._unprobed, self._lowest = 0, rests
+            return self._probe(V, seen, bound)
         return NOTHING
 
-    def _note(self, rests: np.ndarray, unproved: int) -> None:
-        self._lowest, self._unproved, self._unprobed = rests, unproved, 0
+    def _quiet(self, rests: np.ndarray) -> Found:
+        self._unproved, self._unprobed, self._lowest = 0, 0, rests
+        return NOTHING
 
     def _risen(self, rests: np.ndarray, t: float, seen: Sweep) -> bool:
         """Return whether what is outside may have grown past t since the last probe."""
@@ -91,29 +101,25 @@ class Lookout:
         room = np.maximum(t * t - np.square(seen.S[:, -1]), 0)
         return bool((rests > self._lowest + room / 2).any())
 
-    def _audit(self, V: Tensor, bound: float, seen: Sweep, rests: np.ndarray) -> Found:
-        self.counts["audits"] += 1
-        if not nothing_above(V, seen, bound):
-            return self._alarm(V, bound, seen)
-        self._note(rests, unproved=0)
-        return NOTHING
-
-    def _alarm(self, V: Tensor, bound: float, seen: Sweep) -> Found:
-        found = self._probe(V, bound, seen, _DEEP_STEPS)
-        return found if found.alarm else self._raised(found.row)
-
-    def _probe(self, V: Tensor, bound: float, seen: Sweep, steps: int) -> Found:
-        value, self._ritz = largest_outside(V, seen, self._start(V), steps)
-        self.counts["probes"] += 1
+    def _probe(self, V: Tensor, seen: Sweep, bound: float) -> Found:
+        value, row = self._largest_outside(V, seen, _STEPS)
         if bool((value > bound).any()):
-            return self._raised(self._ritz)
+            return self._raised(row)
         better = (value > seen.values[..., -1])[..., None, None]
-        return Found(row=self._ritz, better=better) if bool(better.any()) else NOTHING
+        return Found(row=row, better=better) if bool(better.any()) else NOTHING
 
-    def _raised(self, row: Tensor | None) -> Found:
+    def _alarm(self, V: Tensor, seen: Sweep) -> Found:
+        return self._raised(self._largest_outside(V, seen, _DEEP_STEPS)[1])
+
+    def _raised(self, row: Tensor) -> Found:
         self.counts["alarms"] += 1
         self._unproved = self._audit_every  # the next look is an audit
         return Found(alarm=True, row=row)
+
+    def _largest_outside(self, V: Tensor, seen: Sweep, steps: int) -> tuple[Tensor, Tensor]:
+        self.counts["probes"] += 1
+        value, self._ritz = largest_outside(V, seen.left(), float(seen.S.max()), self._start(V), steps)
+        return value, self._ritz
 
     def _start(self, V: Tensor) -> Tensor:
         """Return the last probe's vector with as much of a random one."""
@@ -137,9 +143,7 @@ class Lookout:
         self._ritz = state["ritz"].clone() if "ritz" in state else None
 
 
-def _energy_outside(V: Tensor, t: float, seen: Sweep) -> tuple[np.ndarray, bool]:
-    """Return ρ² of each matrix, and whether it proves that nothing above t is outside."""
-    whole = energies(V)
-    rests = whole - np.square(seen.S).sum(-1)
-    room = t * t - V.numel() * torch.finfo(V.dtype).tiny  # what squares too small for a float may hide
-    return rests, bool((rests + 1e-6 * whole <= room).all())
+def _proved(V: Tensor, t: float, seen: Sweep, bound: float) -> bool:
+    """Return whether nothing but the active triplets reaches the bound."""
+    rank = seen.rank(t)
+    return nothing_above(V, seen.left(rank), seen.right[..., :rank, :], bound)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.sweep import Sweep, array, gram64
+from torch_bregman.linalg.sweep import array, gram64
 
 
 def energies(V: Tensor) -> np.ndarray:
@@ -16,38 +16,37 @@ def energies(V: Tensor) -> np.ndarray:
     return np.square(array(lines.double())).sum(-1)
 
 
-def largest_outside(V: Tensor, seen: Sweep, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Return a lower bound of ‖(I − UUᵀ)V‖₂, (…), by Lanczos steps, and its right Ritz vector, (…, 1, n).
+def largest_outside(V: Tensor, U: Tensor, scale: float, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Return a lower bound of ‖(I − UᵀU)V‖₂, (…), by Lanczos steps, and its right Ritz vector, (…, 1, n).
 
     Args:
         V: (…, m, n).
-        seen: has the U.
+        U: orthonormal rows, (…, r, m).
+        scale: about ‖V‖₂: so scaled, float32 squares stay in range.
         start: (…, 1, n).
-        steps: pairs of products with V and Vᵀ, less one.
+        steps: products with V; one less with Vᵀ.
     """
-    U, unit = seen.left(), 1 / float(seen.S.max())  # scaled, float32 squares stay in range
     basis, images = _normalised(start), []
     for step in range(steps):
         y = basis[..., -1:, :] @ V.mT
-        y = (y - (y @ U.mT) @ U) * unit
-        images.append(y)
+        images.append((y - (y @ U.mT) @ U) / scale)
         if step < steps - 1:
-            x = (y @ V) * unit
+            x = (images[-1] @ V) / scale
             for _ in range(2):
                 x = _normalised(x - (x @ basis.mT) @ basis)
             basis = torch.cat([basis, x], dim=-2)
     squares, E = torch.linalg.eigh(gram64(torch.cat(images, dim=-2)))
     ritz = E[..., -1:].mT.to(V.dtype) @ basis
-    return squares[..., -1].clamp_min(0).sqrt() / unit, ritz
+    return squares[..., -1].clamp_min(0).sqrt() * scale, ritz
 
 
 def _normalised(row: Tensor) -> Tensor:
     return row / torch.linalg.vector_norm(row, dim=-1, keepdim=True).clamp_min(torch.finfo(row.dtype).tiny)
 
 
-def nothing_above(V: Tensor, seen: Sweep, bound: float) -> bool:
-    """Prove ‖(I − UUᵀ)V‖₂ < bound for m ≥ n: the Cholesky factorisation of bound²·I − its Gram matrix exists."""
-    rest = (V - seen.left().mT @ seen.right) / bound
+def nothing_above(V: Tensor, left: Tensor, right: Tensor, bound: float) -> bool:
+    """Prove ‖V − leftᵀ·right‖₂ < bound, for m ≥ n: the Cholesky factorisation of bound²·I − its Gram matrix exists."""
+    rest = (V - left.mT @ right) / bound
     gram = rest.mT @ rest
     gram.neg_().diagonal(dim1=-2, dim2=-1).add_(1)
     return not bool(torch.linalg.cholesky_ex(gram)[1].any())

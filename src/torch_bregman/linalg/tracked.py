@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_bregman.linalg.engine import Engine, Thresholded, nothing_left, prepared
 from torch_bregman.linalg.gram import gram_eigh, thresholded
 from torch_bregman.linalg.lookout import Found, Lookout
+from torch_bregman.linalg.outside import energies
 from torch_bregman.linalg.sweep import Sweep, sweep
 
 DENSE = 0.5
@@ -79,6 +80,9 @@ class TrackedEngine(Engine):
         self.counts = self._lookout.counts
         self.counts.update(calls=0, passes=0, exact=0)
 
+    def __str__(self) -> str:
+        return f"tracked({self.tolerance:g})"
+
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix, to within the tolerance."""
         V = prepared(matrix, threshold)
@@ -106,7 +110,7 @@ class TrackedEngine(Engine):
 
     def _track(self, V: Tensor, t: float) -> Thresholded:
         assert self._Q is not None
-        Q, done, least, alarms = self._Q.to(V), 0, 1, 0
+        Q, energy, done, least, alarms = self._Q.to(V), energies(V), 0, 1, 0
         while Q.shape[-2] <= DENSE * V.shape[-1] and alarms <= _ALARMS:
             seen = sweep(V, Q)
             if seen is None:
@@ -117,14 +121,14 @@ class TrackedEngine(Engine):
             if k - rank < 2:
                 Q, least = self._grown(following, _block(rank) if rank < k else 2 * k), done + 2
                 continue
-            error, allowed = seen.error(Q, t), self._allowed(seen, t)
+            error, allowed = seen.error(Q, t, seen.outside(energy)), self._allowed(seen, t)
             if done < least or error > allowed:
                 if done >= least + self.passes - 1:
                     return self._exact(V, t, f"no convergence in {done} passes")
                 Q = following
                 continue
             rounding = 4 * torch.finfo(V.dtype).eps * float(seen.S.max())
-            found = self._lookout.look(V, t, seen, allowed / 4 + rounding)
+            found = self._lookout.look(V, t, seen, energy, allowed / 4 + rounding)
             if found.alarm:
                 Q, least, alarms = self._grown(_joined(following, found), k + _STEP), done + 2, alarms + 1
                 continue

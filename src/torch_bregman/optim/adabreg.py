@@ -38,8 +38,9 @@ class AdaBreg(DualStepOptimizer):
         foreach, fused: which of torch's implementations takes the dual step; default the fused kernel on a CPU, torch's
             own choice elsewhere.
         compiled: move and map in one pass by `torch.compile`, default False; for elementwise regularisers. The first
-            step then compiles, on a CPU for 10 to 100 seconds and with a C++ compiler, and so does one where another
-            set of parameters has gradients, but not a change of lr or λ. It pays from millions of weights on.
+            step then compiles, on a CPU with a C++ compiler and for seconds (6 parameters) to two minutes (144), and so
+            does one where another set of parameters has gradients, but not a change of lr or λ. It pays from millions
+            of weights on; small models are slower with it.
 
     Raises:
         ValueError: for a number out of range or options that do not go together.
