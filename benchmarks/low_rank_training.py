@@ -112,7 +112,7 @@ def environment() -> dict[str, Any]:
 def save(entries: list[dict[str, Any]]) -> None:
     """Write all entries, and the table."""
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(entries, indent=1) + "\n")
+    RESULTS.write_text("[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n")
     first = entries[0]
     lines = [
         f"Perceptron 784-512-512-10 on {first['data']}, {first['steps']} steps of LinBreg under the nuclear norm, one",

@@ -22,6 +22,7 @@ import torch
 import torch_bregman as tb
 
 RESULTS = Path(__file__).parent / "results" / "shipped_configs.json"
+_FREE = ("name", "out", "seed", "threads")
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     for name in options.configs:
         for seed in range(options.seeds):
             conf = tb.Conf.from_yaml(str(CONFIGS / f"{name}.yaml"))
-            settings = {key: value for key, value in conf.to_dict().items() if key not in ("name", "out", "seed")}
+            settings = {key: value for key, value in conf.to_dict().items() if key not in _FREE}
             known = [e for e in entries if e["config"] == name and e["seed"] == seed]
             if known and known[0]["settings"] == settings:
                 continue
@@ -61,7 +62,7 @@ def train(conf: tb.Conf) -> dict[str, Any]:
 def save(entries: list[dict[str, Any]]) -> None:
     """Write all entries, and a table of means and standard deviations."""
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(entries, indent=1) + "\n")
+    RESULTS.write_text("[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n")
     lines = [
         "Test accuracy after the last epoch, mean ± standard deviation over seeds 0, 1, …; made by",
         "`benchmarks/shipped_configs.py`, one CPU thread.",

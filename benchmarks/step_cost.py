@@ -1,9 +1,9 @@
 """Cost of one optimizer step: python benchmarks/step_cost.py [--compiled] [--out benchmarks/results/step_cost.json].
 
 Gradients are set beforehand, so that only `step()` is timed, on one thread. In every round each optimizer gets one
-window of time, in an order drawn anew, and is compared with its reference *of the same round*: what counts is the median
-of these paired ratios, for a shared machine drifts between rounds but hardly within one. Time is the CPU time of the
-process: what other processes take does not count, what the traffic to memory costs does.
+window of time, in an order drawn anew, and is compared with its reference *of the same round*: what counts is the
+median of these paired ratios, for a shared machine drifts between rounds but hardly within one. Time is the CPU time of
+the process: what other processes take does not count, what the traffic to memory costs does.
 
 The peer is `bregman-learning` from PyPI (which needs igraph and texttable); without it its rows are left out.
 """
@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -28,9 +29,9 @@ import torch
 from torch import nn
 
 import torch_bregman as tb
+from parameter_shapes import Shapes, mlp, resnet18, transformer
 
 Params = list[nn.Parameter]
-Shapes = list[tuple[int, ...]]
 
 WINDOW = 0.006
 """Seconds of stepping that are timed together, at least."""
@@ -43,31 +44,6 @@ class Subject(NamedTuple):
 
     build: Callable[[Params], torch.optim.Optimizer]
     reference: str
-
-
-def mlp() -> Shapes:
-    """Shapes of an MLP 784-200-80-10."""
-    widths = [(200, 784), (80, 200), (10, 80)]
-    return [shape for out, into in widths for shape in ((out, into), (out,))]
-
-
-def resnet18() -> Shapes:
-    """Shapes of a ResNet-18 for 1000 classes, batch normalisation included."""
-    shapes: Shapes = [(64, 3, 7, 7), (64,), (64,)]
-    channels = 64
-    for width in (64, 128, 256, 512):
-        for into in (channels, width):
-            shapes += [(width, into, 3, 3), (width,), (width,), (width, width, 3, 3), (width,), (width,)]
-            shapes += [(width, into, 1, 1), (width,), (width,)] if into != width else []
-        channels = width
-    return [*shapes, (1000, 512), (1000,)]
-
-
-def transformer() -> Shapes:
-    """Shapes of 12 transformer blocks of width 512."""
-    attention: Shapes = [(512,), (512,), (1536, 512), (1536,), (512, 512), (512,)]
-    feed_forward: Shapes = [(512,), (512,), (2048, 512), (2048,), (512, 2048), (512,)]
-    return (attention + feed_forward) * 12
 
 
 SETS: dict[str, tuple[Callable[[], Shapes], int]] = {
@@ -112,6 +88,10 @@ def own_subjects() -> dict[str, Subject]:
 def compiled_subjects() -> dict[str, Subject]:
     l1 = tb.L1(L1_LAM)
     return {
+        "LinBreg l1 nesterov compiled": Subject(
+            lambda ps: tb.LinBreg(ps, lr=LR, momentum=0.9, nesterov=True, regularizer=l1, compiled=True),
+            "SGD nesterov fused",
+        ),
         "LinBreg l1 compiled": Subject(lambda ps: tb.LinBreg(ps, lr=LR, regularizer=l1, compiled=True), "SGD"),
         "AdaBreg l1 compiled": Subject(lambda ps: tb.AdaBreg(ps, lr=LR, regularizer=l1, compiled=True), "Adam fused"),
     }
@@ -159,6 +139,16 @@ def spend(optimizer: torch.optim.Optimizer, steps: int) -> float:
     return (time.process_time() - start) / steps
 
 
+def first_steps(optimizers: dict[str, torch.optim.Optimizer]) -> dict[str, float]:
+    """Return the seconds by the clock of every first step, which makes the state, and compiles."""
+    seconds = {}
+    for name, optimizer in optimizers.items():
+        start = time.perf_counter()
+        optimizer.step()
+        seconds[name] = time.perf_counter() - start
+    return seconds
+
+
 def measure(optimizers: dict[str, torch.optim.Optimizer], rounds: int) -> dict[str, list[float]]:
     """Return the seconds of a step, of every optimizer in every round."""
     for optimizer in optimizers.values():
@@ -188,12 +178,28 @@ def summarise(times: dict[str, list[float]], subjects: dict[str, Subject]) -> di
     return rows
 
 
+def measure_set(name: str, subjects: dict[str, Subject], factor: float) -> dict[str, Any]:
+    """Return all that is measured on one set of parameters."""
+    shapes, rounds = SETS[name][0](), max(2, round(SETS[name][1] * factor))
+    optimizers = prepare(shapes, subjects)
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty one: compilation takes what it takes the first time
+        first = first_steps(optimizers)
+        rows = summarise(measure(optimizers, rounds), subjects)
+    about = {"parameters": sum(map(math.prod, shapes)), "tensors": len(shapes), "rounds": rounds}
+    return {**about, "optimizers": {key: {**row, "first_step_s": round(first[key], 4)} for key, row in rows.items()}}
+
+
 def machine() -> dict[str, Any]:
     """Return what the numbers depend on."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "system": platform.system()}
+    cpu, load = (
+        names[0] if names else platform.processor(),
+        round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    )
+    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "load": load}
 
 
 def versions(peer: bool) -> dict[str, str]:
@@ -217,13 +223,26 @@ def table(result: dict[str, Any]) -> str:
         [
             "# Cost of one optimizer step",
             "",
-            f"{about['cpu']}, {about['cores']} cores, one thread; {told}; {result['date']}. × is the median of the ratios",
-            "to the reference within a round, with its quartiles. Made by `benchmarks/step_cost.py`.",
+            f"{about['cpu']}, {about['cores']} cores, one thread; {told}; {result['date']}; load {about['load']}.",
+            "× is the median of the ratios to the reference within a round, with its quartiles.",
+            *compilation(sets),
+            "Made by `benchmarks/step_cost.py`.",
             "",
             *lines,
             "",
         ]
     )
+
+
+def compilation(sets: dict[str, Any]) -> list[str]:
+    """Return a sentence on the first steps, where some were compiled."""
+    seconds = [
+        f"{name} ({of}) {row['first_step_s']:.0f} s"
+        for of, result in sets.items()
+        for name, row in result["optimizers"].items()
+        if "compiled" in name
+    ]
+    return [f"First step, compilation included: {', '.join(seconds)}."] if seconds else []
 
 
 def main() -> None:
@@ -237,12 +256,7 @@ def main() -> None:
     torch.manual_seed(0)
     peer = peer_subjects()
     subjects = {**torch_subjects(), **own_subjects(), **(compiled_subjects() if arguments.compiled else {}), **peer}
-    sets = {}
-    for name in arguments.sets:
-        shapes, rounds = SETS[name][0](), max(2, round(SETS[name][1] * arguments.rounds))
-        times = measure(prepare(shapes, subjects), rounds)
-        about = {"parameters": sum(map(math.prod, shapes)), "tensors": len(shapes), "rounds": rounds}
-        sets[name] = {**about, "optimizers": summarise(times, subjects)}
+    sets = {name: measure_set(name, subjects, arguments.rounds) for name in arguments.sets}
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     result = {"machine": machine(), "versions": versions(bool(peer)), "date": date, "sets": sets}
     print(table(result))

@@ -26,6 +26,12 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+def flag(name: str, text: str) -> str:
+    """What help says of a flag."""
+    found = re.search(rf"^  --{re.escape(name)}\b.*?(?=^  --|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    return found[0] if found else ""
+
+
 def documented(kind: type[Any], prefix: str = "") -> list[tuple[str, str]]:
     """Every field by its dotted name, with its explanation in the docstring."""
     args = re.split(r"\n\s*\n|\n\s+Example:", typing.cast("str", kind.__doc__).split("Args:")[1])[0]
@@ -52,9 +58,13 @@ def test_there_are_fields_to_look_for() -> None:
 
 @pytest.mark.parametrize(("name", "text"), documented(Conf))
 def test_every_field_is_a_flag_that_help_explains(name: str, text: str, help_of_train: str) -> None:
-    flag = re.search(rf"^  --{re.escape(name)}\b.*?(?=^  --|^\S|\Z)", help_of_train, re.MULTILINE | re.DOTALL)
-    assert flag is not None
-    assert squeezed(text).rstrip(".") in squeezed(flag[0])
+    assert squeezed(text).rstrip(".") in squeezed(flag(name, help_of_train))
+
+
+def test_help_gives_no_default_for_what_depends_on_other_fields(help_of_train: str) -> None:
+    assert "default: null" in flag("optim.lr", help_of_train)
+    assert "default: null" in flag("model.hidden", help_of_train)
+    assert "default: 0.0" in flag("optim.momentum", help_of_train)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["resume", "--help"], ["--version"]])

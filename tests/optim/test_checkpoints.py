@@ -233,12 +233,14 @@ def test_named_parameters_keep_their_names():
 
 @pytest.mark.parametrize("saved", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("loaded", [torch.contiguous_format, torch.channels_last])
-@each()
-def test_memory_formats_may_differ_between_saving_and_loading(row: Row, saved: Any, loaded: Any):
+@pairs(regularizers=[tb.L1(0.02), tb.NoRegularizer()])
+def test_memory_formats_may_differ_between_saving_and_loading(
+    row: Row, regularizer: Regularizer, saved: Any, loaded: Any
+):
     def build(form: Any) -> tuple[nn.Parameter, Any]:
         values = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
         param = nn.Parameter(values.contiguous(memory_format=form))
-        return param, row.build([param], tb.L1(0.02))
+        return param, row.build([param], regularizer)
 
     def steps(param: nn.Parameter, optimizer: Any) -> None:
         def closure() -> torch.Tensor:

@@ -123,7 +123,9 @@ def _join(rank: int, worker: Any, folder: str) -> None:
     store = dist.FileStore(str(Path(folder) / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     torch.save(worker(rank), Path(folder) / f"{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # threads of the backend may outlive it, and abort an orderly end
 
 
 def _ddp_worker(rank: int) -> list[list[torch.Tensor]]:

@@ -175,17 +175,35 @@ def test_set_lam_does_not_amplify_the_rounding_of_halves(regularizer: Regularize
         torch.testing.assert_close(weight.detach().float(), theta.float(), rtol=spacing, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factor", [0.5, 2.0, 8.0, 50.0])
+@PENALTY
+def test_set_lam_keeps_what_the_dual_of_halves_knows_beyond_them(
+    regularizer: Regularizer, factor: float, dtype: torch.dtype
+):
+    """v is float32: λ there and back must not round it to the half that the weight is."""
+    weight = begin(regularizer, dtype)
+    optimizer = tb.LinBreg([weight], lr=0.1, regularizer=regularizer)
+    steps(weight, optimizer, 3)
+    v = optimizer.state[weight]["subgrad"].clone()
+    optimizer.set_lam(factor * regularizer.lam)
+    optimizer.set_lam(regularizer.lam)
+    torch.testing.assert_close(optimizer.state[weight]["subgrad"], v, rtol=2e-5, atol=2e-5)
+
+
 def test_a_network_that_still_sleeps_keeps_its_memory_when_lam_grows():
-    """θ = 0 everywhere, one weight about to wake: λ·1000 leaves it about to wake."""
-    weight = nn.Parameter(torch.zeros(3))
-    optimizer = tb.LinBreg([weight], lr=1.0, regularizer=tb.L1(0.1))
-    weight.grad = torch.tensor([-0.1, 0.05, 0.0])
-    optimizer.step()
-    optimizer.set_lam(100.0)
-    assert optimizer.state[weight]["subgrad"].tolist() == pytest.approx([100.0, -50.0, 0.0])
-    weight.grad = torch.tensor([-1.0, 0.0, 0.0])
-    optimizer.step()
-    assert weight.tolist() == pytest.approx([1.0, 0.0, 0.0], rel=1e-4)
+    """θ = 0 everywhere, one weight about to wake: whatever λ becomes, it stays about to wake."""
+    for factor in range(9, 200):
+        weight = nn.Parameter(torch.zeros(3))
+        optimizer = tb.LinBreg([weight], lr=1.0, regularizer=tb.L1(0.1))
+        weight.grad = torch.tensor([-0.1, 0.05, 0.0])
+        optimizer.step()
+        optimizer.set_lam(0.1 * factor)
+        expected = [0.1 * factor, -0.05 * factor, 0.0]
+        assert optimizer.state[weight]["subgrad"].tolist() == pytest.approx(expected, rel=1e-6)
+        weight.grad = torch.tensor([-1.0, 0.0, 0.0])
+        optimizer.step()
+        assert weight.tolist() == pytest.approx([1.0, 0.0, 0.0], rel=1e-4)
 
 
 def test_set_lam_of_one_group():

@@ -96,6 +96,30 @@ def test_backtracking_finds_the_step_size(lr: float, accelerated: bool):
         assert problem.step_size <= 4 / LIPSCHITZ
 
 
+def test_every_step_obeys_the_descent_lemma_and_no_larger_one_does():
+    """f(x) ≤ f(y) + ⟨∇f(y), x − y⟩ + ‖x − y‖²/(2τ) for the τ taken; for 2τ it fails where τ was just halved."""
+    problem, lam, refused = LeastSquares(tb.L1(4.0), lr=1.0, accelerated=False), 4.0, 0
+
+    def fits(y: Tensor, tau: float) -> bool:
+        residual = A @ y.reshape(-1) - B
+        grad = (A.T @ residual).reshape(5, 6)
+        z = y - tau * grad
+        x = z.sign() * (z.abs() - tau * lam).clamp_min(0)
+        bound = 0.5 * residual.square().sum() + (grad * (x - y)).sum() + (x - y).square().sum() / (2 * tau)
+        return bool(0.5 * (A @ x.reshape(-1) - B).square().sum() <= bound * (1 + 1e-12))
+
+    before = problem.step_size
+    for _ in range(100):
+        y = problem.weight.detach().clone()
+        problem.optimizer.step(problem.closure)
+        assert fits(y, problem.step_size)
+        if problem.step_size < before:
+            refused += 1
+            assert not fits(y, 2 * problem.step_size)
+        before = problem.step_size
+    assert refused >= 1
+
+
 def test_without_backtracking_the_step_size_is_lr():
     problem = LeastSquares(tb.L1(4.0), lr=1.9 / LIPSCHITZ, accelerated=False, backtracking=1.0)
     problem.run(20)

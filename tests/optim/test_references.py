@@ -192,10 +192,12 @@ def test_acceleration_is_nesterov_on_the_dual_with_restart(maximize: bool):
     assert restarts, "the problem must show a restart"
 
 
-def test_all_accelerated_weights_restart_together():
+@pytest.mark.parametrize("order", [1, -1])
+def test_all_accelerated_weights_restart_together(order: int):
     """⟨g, v⁺ − v⟩ is the sum over all groups: one weight that climbs a little does not restart the rest."""
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    optimizer = tb.LinBreg([{"params": [a]}, {"params": [b]}], lr=0.1, regularizer=tb.L1(0.1), accelerated=True)
+    groups = [{"params": [a]}, {"params": [b]}][::order]
+    optimizer = tb.LinBreg(groups, lr=0.1, regularizer=tb.L1(0.1), accelerated=True)
     for up in (1.0, 1.0, -0.1):
         a.grad, b.grad = torch.tensor([up]), torch.tensor([10.0])
         optimizer.step()

@@ -89,7 +89,7 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
         ["--optim.name", "bregman", "--optim.base", "RMSprop", "--optim.options", "{rho: 1}"],
         "optim.base RMSprop cannot take the options",
     ),
-    "options of the regulariser": (["--regularizer.options", "{view: rows}"], "regularizer.name l1 cannot take the"),
+    "options of the regulariser": (["--regularizer.options", "{view: rows}"], "regularizer 'l1' has no option 'view'"),
     "options that are fields": (["--regularizer.options", "{lam: 1}"], "regularizer.options must not set lam"),
     "option of a wrong type": (
         ["--regularizer.name", "elastic_net", "--regularizer.options", "{l1_ratio: half}"],
@@ -111,6 +111,30 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "plateau by step": (
         ["--schedule.name", "ReduceLROnPlateau", "--schedule.every", "step"],
         "schedule.every must be epoch with ReduceLROnPlateau",
+    ),
+    "schedule of lam unknown": (["--lam_schedule.name", "step"], "lam_schedule.name must be one of plateau, linear"),
+    "options without a schedule of lam": (["--lam_schedule.options", "{end: 1}"], "lam_schedule.options has no effect"),
+    "schedule of lam below 0": (
+        ["--lam_schedule.name", "linear", "--lam_schedule.options", "{start: 1, end: -1}"],
+        "lam_schedule.options must give numbers >= 0, got -1.0 for epoch 1",
+    ),
+    "schedule of lam in words": (
+        ["--lam_schedule.name", "cosine", "--lam_schedule.options", "{start: high, end: 0}"],
+        "lam_schedule cannot take the options {'start': 'high', 'end': 0}",
+    ),
+    "list of lam in words": (
+        ["--lam_schedule.name", "listed", "--lam_schedule.options", "{values: {0: null}}"],
+        "lam_schedule cannot take the options {'values': {0: None}}",
+    ),
+    "list of lam without epochs": (
+        ["--lam_schedule.name", "listed", "--lam_schedule.options", "{values: {first: 1}}"],
+        "lam_schedule.options of listed must be values by epoch",
+    ),
+    "schedule of a cap that is not there": (["--rank_schedule.name", "plateau"], "no group has a rank cap"),
+    "schedule of lam for sgd": (["--optim.name", "sgd", "--lam_schedule.name", "plateau"], "got SGD: leave it out"),
+    "engine unknown": (
+        ["--regularizer.name", "nuclear", "--regularizer.options", "{engine: steam}"],
+        "engine 'steam' is unknown",
     ),
     "soft_bernoulli as a penalty": (
         ["--optim.name", "sgd", "--regularizer.name", "soft_bernoulli"],

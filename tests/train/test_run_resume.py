@@ -59,6 +59,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nuclear": {"regularizer": {"name": "nuclear", "lam": 0.05}, "start": {"kind": "low_rank", "density": 0.01}},
     "nonnegative_l1": {"regularizer": {"name": "nonnegative_l1", "lam": 0.01}},
     "rules": {"rules": {"fc1": {"name": "group_l2", "lam": 0.01, "options": {"view": "columns"}}, "*": {"lam": 0.02}}},
+    "lam by calendar": {"lam_schedule": {"name": "cosine", "options": {"start": 2, "end": 0.5}}, "epochs": 4},
+    "lam on plateau": {"lam_schedule": {"name": "plateau", "options": {"patience": 0, "threshold": 10}}, "epochs": 5},
+    "rank on plateau": {
+        "regularizer": {"name": "dynamic_rank_nuclear", "lam": 0.05, "options": {"rank": 3}},
+        "start": {"kind": "low_rank", "rank": 2, "density": 0.01},
+        "rank_schedule": {"name": "plateau", "options": {"increase": 2, "patience": 0, "threshold": 10}},
+        "epochs": 5,
+    },
     "no validation": {"data": {"validation": 0.0}},
 }
 

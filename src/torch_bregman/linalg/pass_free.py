@@ -31,7 +31,7 @@ class PassFreeEngine(Engine):
         ...     V = V.addmm_(A.mT, B, alpha=0.001)
         ...     engine.add(A, B, alpha=0.001)
         ...     print(engine(V, 5.0).reason)
-        Gram eigendecomposition in float64: no subspace to follow
+        Gram eigendecomposition in float64: no subspace yet
         sketch with a block of 8
         sketch with a block of 8
     """
@@ -64,6 +64,9 @@ class PassFreeEngine(Engine):
 
     def _new_sketch(self, matrix: Tensor, threshold: float) -> Sketch | None:
         Q = self._tracked.state().get("Q") if self.refresh > 1 else None
+        if Q is not None and matrix.shape[-2] < matrix.shape[-1]:
+            # the tracked engine looks from the shorter side; half a pass more leads to the other
+            Q = torch.linalg.qr((Q.to(matrix) @ matrix).mT).Q.mT.contiguous()
         sketch = None if Q is None else Sketch(matrix, Q, self._generator)
         return sketch if sketch is not None and sketch.holds(threshold) else None
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, at_least_float, not_finite
+from torch_bregman.linalg.engine import Engine, Thresholded, check_count, not_finite, prepared
 
 
 class RandomizedEngine(Engine):
@@ -35,19 +35,15 @@ class RandomizedEngine(Engine):
     name: ClassVar[str] = "randomized"
 
     def __init__(self, rank: int = 16, oversampling: int = 8, iterations: int = 2, seed: int = 0) -> None:
-        for what, number, least in (
-            ("rank", rank, 1),
-            ("oversampling", oversampling, 0),
-            ("iterations", iterations, 0),
-        ):
-            if number < least:
-                raise ValueError(f"{what} of the randomized engine must be at least {least}, got {number}")
+        check_count("rank of the randomized", rank, 1)
+        check_count("oversampling of the randomized", oversampling, 0)
+        check_count("iterations of the randomized", iterations, 0)
         self.rank, self.oversampling, self.iterations = rank, oversampling, iterations
         self._seed, self._calls = seed, 0
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix, cut to the rank; the error is unknown and given as nan."""
-        matrix = at_least_float(matrix)
+        matrix = prepared(matrix, threshold)
         if not torch.isfinite(matrix).all():
             raise not_finite()
         width = min(self.rank + self.oversampling, *matrix.shape[-2:])
@@ -55,7 +51,7 @@ class RandomizedEngine(Engine):
             torch.manual_seed(self._seed + self._calls)
             U, S, V = torch.svd_lowrank(matrix, q=width, niter=self.iterations)
         self._calls += 1
-        rank = min(self.rank, int((threshold < S).sum(-1).max())) if S.numel() else 0
+        rank = min(self.rank, int((threshold < S.double()).sum(-1).max())) if S.numel() else 0
         left = U[..., :rank].mT * (S[..., :rank] - threshold).clamp_min(0).unsqueeze(-1)
         reason = f"randomised SVD capped at rank {self.rank}"
         return Thresholded(left, V[..., :rank].mT, S[..., :rank].double(), threshold, float("nan"), reason)

@@ -25,7 +25,7 @@ class Sketch:
 
     V ≈ Yᵀ (PVQᵀ)⁻¹ Z =: Ṽ agrees with V on the spaces of P and Q, wherever V moves; the rest E = V − Ṽ it cannot see.
     Random probes Ω, orthogonal to Q, estimate by how much E has changed: ‖(E − E₀)Ωᵀ‖₂/√probes, which is above
-    ‖E − E₀‖₂ in the mean of squares. While that drift leaves a good part of t − σ_k(V₀) free, nothing of E has come near
+    ‖E − E₀‖₂ in the mean of squares. While it leaves a good part of t − σ_k(V₀) free, nothing of E has come near
     t. Nothing here reads V after the start.
 
     Args:

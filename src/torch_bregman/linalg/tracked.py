@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from torch_bregman.linalg.engine import Engine, Thresholded, at_least_float, not_finite, nothing_left
-from torch_bregman.linalg.gram import GramEngine, gram_eigh
+from torch_bregman.linalg.engine import Engine, Thresholded, check_count, nothing_left, prepared
+from torch_bregman.linalg.gram import gram_eigh, thresholded
+from torch_bregman.linalg.lookout import Found, Lookout
+from torch_bregman.linalg.outside import energies
+from torch_bregman.linalg.sweep import Sweep, sweep
 
-_DENSE = 0.35
-"""Share of the shorter side up to which a subspace is cheaper to follow than the whole matrix to decompose."""
+DENSE = 0.5
+"""Share of the shorter side up to which a block is cheaper to follow than the whole matrix to decompose."""
 _STEP = 8
 _PATIENCE = 20
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """One two-sided pass over V, from an orthonormal Q (k × n, as rows): U the basis of V Qᵀ, rotated.
-
-    Args:
-        values: S, (…, k), float64, falling.
-        left: orthonormal rows u_i, (…, k, m).
-        right: rows σ_i v_i = u_iᵀ V, (…, k, n).
-        coupling: u_iᵀ V Qᵀ, (…, k, k), float64.
-    """
-
-    values: Tensor
-    left: Tensor
-    right: Tensor
-    coupling: Tensor
-
-    def following(self) -> Tensor:
-        """Return the v_i as rows: the next Q, but for the rows of vanishing σ_i."""
-        return self.right / self.values.clamp_min(1e-300).to(self.right.dtype).unsqueeze(-1)
-
-    def error(self, Q: Tensor, threshold: float, rank: int) -> float:
-        """Estimate ‖W − SVT_t(V)‖_F from the residuals of the active triplets.
-
-        With R_i = σ_i v_i − (u_iᵀ V Qᵀ) Q this is ‖(1 − t/σ_i) R_i min(1, σ_k/σ_i)‖_F.
-        """
-        active, r = self.values[..., :rank], slice(0, rank)
-        residual = self.right[..., r, :] - self.coupling[..., r, :].to(Q.dtype) @ Q
-        norms = torch.linalg.vector_norm(residual, dim=-1).double()
-        weight = (1 - threshold / active).clamp_min(0) * (self.values[..., -1:].amax() / active).clamp_max(1)
-        return float((norms * weight).norm())
+_ALARMS = 2
 
 
 class TrackedEngine(Engine):
@@ -56,16 +29,19 @@ class TrackedEngine(Engine):
     It keeps an orthonormal Q whose rows span the leading right singular vectors of the last matrix, and some more. One
     pass takes Y = QVᵀ, orthonormalises it by an equilibrated Cholesky factorisation, and solves the small problem for
     singular values and vectors. Passes are repeated until the estimated error is below `tolerance`; the block grows
-    where fewer than two of its values lie below t, shrinks after twenty calls of slack. An audit proves from time to
-    time, by a Cholesky factorisation of τ²I − Gram of what Q does not see, that nothing above t is missed; random
-    probes look in between. Where any of this fails, the Gram engine gives the exact answer.
+    where fewer than two of its values lie below t, shrinks after twenty calls of slack. What Q does not see is watched
+    by its energy, by Lanczos probes and by audits (`Lookout`). Where any of this fails, the Gram engine gives the
+    exact answer.
 
     Args:
-        tolerance: of the error relative to ‖(S − t)₊‖, default 1e-3.
+        tolerance: of the error relative to ‖(S − t)₊‖, or to 0.02·t where that is larger; default 1e-3.
         passes: at most, before the exact engine takes over, default 4.
-        audit_every: calls between two audits, default 200.
-        probe_every: calls between two probes, default 10.
+        audit_every: calls without a proof that nothing is missed between two audits, default 200.
+        probe_every: calls without such a proof between two probes, default 10.
         seed: of the engine's own generator.
+
+    Raises:
+        ValueError: for a tolerance that is not above 0, or numbers of passes or calls below 1.
 
     References:
         Cai, Osher 2013 and Oh et al. 2015, for fast singular value thresholding; Halko, Martinsson, Tropp 2011.
@@ -91,133 +67,113 @@ class TrackedEngine(Engine):
         probe_every: int = 10,
         seed: int = 0,
     ) -> None:
+        if not tolerance > 0:
+            raise ValueError(f"tolerance of the tracked engine must be above 0, got {tolerance}: 1e-3 is the default")
+        for what, number in (("passes", passes), ("audit_every", audit_every), ("probe_every", probe_every)):
+            check_count(f"{what} of the tracked", number, 1)
         self.tolerance, self.passes = tolerance, passes
-        self.audit_every, self.probe_every = audit_every, probe_every
         self._generator = torch.Generator().manual_seed(seed)
+        self._lookout = Lookout(audit_every, probe_every, self._generator)
         self._Q: Tensor | None = None
-        self._calls = 0  # since the last audit
         self._slack = 0
-        self.counts = {"calls": 0, "passes": 0, "exact": 0, "audits": 0, "alarms": 0}
+        self.counts = self._lookout.counts
+        self.counts.update(calls=0, passes=0, exact=0)
+
+    def __str__(self) -> str:
+        return f"tracked({self.tolerance:g})"
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix, to within the tolerance."""
-        V = at_least_float(matrix)
-        self.counts["calls"] += 1
+        V = prepared(matrix, threshold)
         if V.numel() == 0:
-            return nothing_left(V, threshold, "empty")
-        Q = self._Q
-        if Q is None or Q.shape[:-2] != V.shape[:-2] or Q.shape[-1] != V.shape[-1] or Q.shape[-2] > min(V.shape[-2:]):
-            return self._exact(V, threshold, "no subspace to follow")
-        return self._track(V, threshold, Q.to(V))
+            return nothing_left(V, threshold, "tracked: empty")
+        flat = V.shape[-2] < V.shape[-1]  # Q lies on the shorter side: less to store, less to search
+        result = self._threshold(V.mT if flat else V, threshold)
+        self.counts["calls"] += 1
+        return replace(result, left=result.right, right=result.left) if flat else result
 
-    def _track(self, V: Tensor, t: float, Q: Tensor) -> Thresholded:
-        short, done, least = min(V.shape[-2:]), 0, 1
-        while True:
-            if Q.shape[-2] > _DENSE * short:
-                return self._exact(V, t, f"a block of {Q.shape[-2]} for a shorter side of {short}")
-            current = _sweep(V, Q)
-            done += 1
-            if current is None:
+    def _threshold(self, V: Tensor, t: float) -> Thresholded:
+        why = self._lost(V, t)
+        return self._exact(V, t, why) if why else self._track(V, t)
+
+    def _lost(self, V: Tensor, t: float) -> str:
+        """Return why there is nothing to follow, if so."""
+        Q, short = self._Q, V.shape[-1]
+        if t == 0:
+            return "a threshold of 0"
+        if Q is None:
+            return "no subspace yet"
+        if (*Q.shape[:-2], Q.shape[-1]) != (*V.shape[:-2], short):
+            return "a matrix of another shape"
+        return "" if Q.shape[-2] <= DENSE * short else f"a block of {Q.shape[-2]} for a shorter side of {short}"
+
+    def _track(self, V: Tensor, t: float) -> Thresholded:
+        assert self._Q is not None
+        Q, energy, done, least, alarms = self._Q.to(V), energies(V), 0, 1, 0
+        while Q.shape[-2] <= DENSE * V.shape[-1] and alarms <= _ALARMS:
+            seen = sweep(V, Q)
+            if seen is None:
                 return self._sees_nothing(V, t)
-            values = current.values
-            k, rank = values.shape[-1], int((values > t).sum(-1).max())
-            Q_next = self._reseed(current, V)
-            if k - rank < 2 and k < short:
-                Q, least = self._grown(Q_next, _block(rank) if rank < k else 2 * k), done + 2
+            done += 1
+            following = self._reseeded(seen)
+            k, rank = Q.shape[-2], seen.rank(t)
+            if k - rank < 2:
+                Q, least = self._grown(following, _block(rank) if rank < k else 2 * k), done + 2
                 continue
-            error = current.error(Q, t, rank) if rank else 0.0
-            allowed = self.tolerance * max(float((values - t).clamp_min(0).norm()), 0.02 * t)
+            error, allowed = seen.error(Q, t, seen.outside(energy)), self._allowed(seen, t)
             if done < least or error > allowed:
-                if done >= least + self.passes:
+                if done >= least + self.passes - 1:
                     return self._exact(V, t, f"no convergence in {done} passes")
-                Q = Q_next
+                Q = following
                 continue
-            if not self._audit(V, t, current):
-                if done > least + self.passes:
-                    return self._exact(V, t, "the audit failed twice")
-                Q, least = self._grown(Q_next, k + _STEP), done + 3
+            rounding = 4 * torch.finfo(V.dtype).eps * float(seen.S.max())
+            found = self._lookout.look(V, t, seen, energy, allowed / 4 + rounding)
+            if found.alarm:
+                Q, least, alarms = self._grown(_joined(following, found), k + _STEP), done + 2, alarms + 1
                 continue
             self.counts["passes"] += done
-            self._keep(Q_next, rank)
-            return _result(current, rank, t, error, done)
+            self._keep(_joined(following, found), rank)
+            return _result(seen, t, rank, error, done)
+        return self._exact(V, t, f"{alarms} alarms and a block of {Q.shape[-2]}")
+
+    def _allowed(self, seen: Sweep, t: float) -> float:
+        return self.tolerance * max(math.sqrt(np.square(np.maximum(seen.S - t, 0)).sum()), 0.02 * t)
 
     def _exact(self, V: Tensor, t: float, why: str) -> Thresholded:
         """Threshold by Gram eigendecomposition, and start the subspace from it."""
         values, U = gram_eigh(V, torch.float64)  # raises before anything of the memory changes
-        rank = int((values > t).sum(-1).max())
-        k = min(_block(rank), min(V.shape[-2:]))
-        basis = U[..., :k].mT.to(V.dtype)
-        if V.shape[-2] <= V.shape[-1]:
-            rows = basis @ V
-            unit = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(torch.finfo(V.dtype).tiny)
-            self._Q = self._orthonormal(unit, values[..., :k])
-        else:
-            self._Q = basis.contiguous()
-        self._calls = self._slack = 0
+        result = thresholded(V, values, U, t, f"Gram eigendecomposition in float64: {why}")
+        k = _block(result.values.shape[-1])
+        self._Q = U[..., :k].mT.to(V.dtype).contiguous() if k <= DENSE * V.shape[-1] else None
+        self._slack = 0
+        self._lookout.forget()
         self.counts["exact"] += 1
-        result = GramEngine()(V, t)
-        return Thresholded(result.left, result.right, result.values, t, 0.0, f"{result.reason}: {why}")
+        return result
 
-    def _orthonormal(self, rows: Tensor, values: Tensor) -> Tensor:
-        # rows of tiny singular values are noise, and not orthogonal to the others
-        return self._replace(rows, values <= 1e-5 * values[..., :1])
-
-    def _reseed(self, current: _Pass, V: Tensor) -> Tensor:
-        """Return the next Q, with fresh random rows where V is rank-deficient and σ_i vanishes."""
-        return self._replace(current.following(), current.values <= 1e-5 * current.values[..., :1])
-
-    def _replace(self, rows: Tensor, tiny: Tensor) -> Tensor:
-        if not bool(tiny.any()):
+    def _reseeded(self, seen: Sweep) -> Tensor:
+        """Return the next Q, random where σ_i vanishes: a rank-deficient V gives noise there, no orthogonal rows."""
+        rows, tiny = seen.following(), 1e-5 * seen.S[:, :1] >= seen.S
+        count = int(tiny.sum(-1).max())
+        if not count:
             return rows
-        kept = torch.where(tiny.unsqueeze(-1), torch.zeros((), dtype=rows.dtype, device=rows.device), rows)
-        return torch.where(tiny.unsqueeze(-1), self._random(kept, rows.shape[-2]), kept)
+        gone = torch.from_numpy(tiny).to(rows.device).reshape(rows.shape[:-1]).unsqueeze(-1)
+        kept = rows.masked_fill(gone, 0.0)
+        last = torch.where(gone[..., -count:, :], self._random(kept, count), kept[..., -count:, :])
+        return torch.cat([kept[..., :-count, :], last], dim=-2)
 
     def _grown(self, Q: Tensor, k: int) -> Tensor:
-        k = min(k, Q.shape[-1])
-        return torch.cat([Q, self._random(Q, k - Q.shape[-2])], dim=-2) if k > Q.shape[-2] else Q
+        count = min(k, Q.shape[-1]) - Q.shape[-2]
+        return torch.cat([Q, self._random(Q, count)], dim=-2) if count > 0 else Q
 
     def _random(self, Q: Tensor, count: int) -> Tensor:
         """Return random orthonormal rows, orthogonal to the rows of Q."""
         *batch, _, n = Q.shape
-        rows = torch.randn(*batch, count, n, generator=self._generator).to(Q)
-        for _ in range(2):  # once more, for what rounding left
-            rows = rows - (rows @ Q.mT) @ Q
-        return torch.linalg.qr(rows.mT).Q.mT
+        return _orthogonal(torch.randn(*batch, count, n, generator=self._generator).to(Q), Q)
 
     def _sees_nothing(self, V: Tensor, t: float) -> Thresholded:
         if not bool(V.any()):
             return nothing_left(V, t, "tracked: V = 0")
         return self._exact(V, t, "the subspace is orthogonal to V")
-
-    def _audit(self, V: Tensor, t: float, current: _Pass) -> bool:
-        """Return whether nothing above t lies outside the subspace, as far as it is looked at now."""
-        self._calls += 1
-        if self._calls >= self.audit_every:
-            self.counts["audits"] += 1
-            passed = _nothing_above(V, current, 1.0005 * t)
-            self._calls = 0 if passed else self.audit_every
-        elif self._calls % self.probe_every == 0:
-            passed = self._probe(V, current) <= t
-            self._calls = self._calls if passed else self.audit_every - 1
-        else:
-            return True
-        self.counts["alarms"] += not passed
-        return passed
-
-    def _probe(self, V: Tensor, current: _Pass) -> float:
-        """Return a lower bound of ‖(I − UUᵀ)V‖₂ from a random vector and two power steps."""
-        *batch, n = *V.shape[:-2], V.shape[-1]
-        x = torch.randn(*batch, n, 1, generator=self._generator).to(V)
-        stretch = 0.0
-        for _ in range(3):
-            y = V @ x
-            y = y - current.left.mT @ (current.left @ y)
-            stretch = float((torch.linalg.vector_norm(y, dim=-2) / torch.linalg.vector_norm(x, dim=-2)).amax())
-            x = V.mT @ y
-            if not stretch or not bool(x.any()):
-                return stretch
-            x = x / torch.linalg.vector_norm(x, dim=-2, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-        return stretch
 
     def _keep(self, Q: Tensor, rank: int) -> None:
         target = _block(rank)
@@ -226,18 +182,23 @@ class TrackedEngine(Engine):
             Q, self._slack = Q[..., :target, :].contiguous(), 0
         self._Q = Q
 
+    def forget(self) -> None:
+        """Let go of the subspace; the next answer is exact, and starts another."""
+        self._Q = None
+
     def state(self) -> dict[str, Any]:
         """Return subspace, counters and the state of the generator."""
         memory = {} if self._Q is None else {"Q": self._Q}
-        return {**memory, "generator": self._generator.get_state(), "calls": self._calls, "slack": self._slack}
+        own = {**memory, "generator": self._generator.get_state(), "slack": self._slack}
+        return {**own, **self._lookout.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up what `state` returned."""
-        Q = state.get("Q")
-        self._Q = None if Q is None else Q.clone()
+        self._Q = state["Q"].clone() if "Q" in state else None
         if "generator" in state:
             self._generator.set_state(state["generator"].cpu())
-        self._calls, self._slack = int(state.get("calls", 0)), int(state.get("slack", 0))
+        self._slack = int(state.get("slack", 0))
+        self._lookout.load_state(state)
 
 
 def _block(rank: int) -> int:
@@ -245,67 +206,25 @@ def _block(rank: int) -> int:
     return -(-(rank + max(4, math.ceil(rank / 4))) // _STEP) * _STEP
 
 
-def _sweep(V: Tensor, Q: Tensor) -> _Pass | None:
-    """Take one pass; None where V Qᵀ = 0.
-
-    Raises:
-        ValueError: for entries that are not finite.
-    """
-    Y = Q @ V.mT
-    gram = (Y @ Y.mT).double()
-    squares = gram.diagonal(dim1=-2, dim2=-1)
-    peak = float(squares.amax())
-    if not math.isfinite(peak):
-        raise not_finite()
-    if peak == 0:
-        return None
-    scale = squares.clamp_min(peak * 1e-30).rsqrt()  # equilibrated, small σ keep their relative accuracy
-    L, failed = torch.linalg.cholesky_ex(gram * scale.unsqueeze(-1) * scale.unsqueeze(-2))
-    if bool(failed.any()) or float(L.diagonal(dim1=-2, dim2=-1).amin()) < 5e-3:
-        return _careful_sweep(V, Y)
-    Y = Y * scale.to(Y.dtype).unsqueeze(-1)
-    Z = Y @ V
-    H = torch.linalg.solve_triangular(L, (Z @ Z.mT).double(), upper=False)
-    H = torch.linalg.solve_triangular(L, H.mT, upper=False)
-    values, E = _falling(H)
-    T = torch.linalg.solve_triangular(L.mT, E, upper=True).mT  # Eᵀ L⁻¹
-    rotate = T.to(Y.dtype)
-    return _Pass(values, rotate @ Y, rotate @ Z, T @ (gram * scale.unsqueeze(-1)))
+def _orthogonal(rows: Tensor, Q: Tensor) -> Tensor:
+    """Return orthonormal rows, orthogonal to the rows of Q."""
+    for _ in range(2):  # once more, for what rounding left
+        rows = torch.linalg.qr((rows - (rows @ Q.mT) @ Q).mT).Q.mT
+    return rows
 
 
-def _careful_sweep(V: Tensor, Y: Tensor) -> _Pass:
-    """The same where the rows of Y are nearly dependent: by Householder QR."""
-    P = torch.linalg.qr(Y.mT).Q.mT.contiguous()
-    Z = P @ V
-    values, E = _falling((Z @ Z.mT).double())
-    T = E.mT
-    rotate = T.to(Y.dtype)
-    return _Pass(values, rotate @ P, rotate @ Z, T @ (P @ Y.mT).double())
+def _joined(Q: Tensor, found: Found) -> Tensor:
+    """Put what was found into Q: as one row more after an alarm, else in place of the last row."""
+    if found.row is None:
+        return Q
+    if found.better is None:
+        return torch.cat([Q, _orthogonal(found.row, Q)], dim=-2)
+    rest = Q[..., :-1, :]
+    last = torch.where(found.better, _orthogonal(found.row, rest), Q[..., -1:, :])
+    return torch.cat([rest, last], dim=-2)
 
 
-def _falling(H: Tensor) -> tuple[Tensor, Tensor]:
-    squares, E = torch.linalg.eigh(H)
-    return squares.clamp_min(0).sqrt().flip(-1), E.flip(-1)
-
-
-def _nothing_above(V: Tensor, current: _Pass, tau: float) -> bool:
-    """Prove ‖(I − UUᵀ)V‖₂ < τ: the Cholesky factorisation of τ²I − its Gram matrix exists."""
-    m, n = V.shape[-2:]
-    if m >= n:
-        rest = current.right.mT @ current.right - V.mT @ V
-    else:
-        U = current.left
-        gram = V @ V.mT
-        side = (gram @ U.mT) @ U
-        rest = side + side.mT - U.mT @ (U @ side) - gram
-    rest.diagonal(dim1=-2, dim2=-1).add_(tau * tau)
-    return not bool(torch.linalg.cholesky_ex(rest)[1].any())
-
-
-def _result(current: _Pass, rank: int, t: float, error: float, passes: int) -> Thresholded:
-    reason = f"tracked in {passes} pass{'es' if passes > 1 else ''} with a block of {current.values.shape[-1]}"
-    if rank == 0:
-        return Thresholded(current.left[..., :0, :], current.right[..., :0, :], current.values[..., :0], t, 0.0, reason)
-    values = current.values[..., :rank]
-    shrink = (1 - t / values).clamp_min(0).to(current.left.dtype).unsqueeze(-1)
-    return Thresholded(current.left[..., :rank, :] * shrink, current.right[..., :rank, :], values, t, error, reason)
+def _result(seen: Sweep, t: float, rank: int, error: float, passes: int) -> Thresholded:
+    reason = f"tracked in {passes} pass{'es' if passes > 1 else ''} with a block of {seen.values.shape[-1]}"
+    left, right = seen.shrunk(t, rank)
+    return Thresholded(left, right, seen.values[..., :rank], t, error, reason)

@@ -131,17 +131,24 @@ class MirrorOptimizer(GradientOptimizer):
 
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
-        group, seen = batch.group, self._seen
+        group = batch.group
         if stands_still(group["lr"]):
             return
         regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
-        mirror, low_rank = regularizer.mirror, isinstance(regularizer, Nuclear)
-        if low_rank:
+        if isinstance(regularizer, Nuclear):
             threshold_into(regularizer, batch.duals, lam, delta, batch.params, batch.states)
+        else:
+            mirror = regularizer.mirror
+            for param, dual in zip(batch.params, batch.duals, strict=True):
+                if dual is not param:
+                    mirror(dual, delta, lam=lam, out=param)
+        self._note(batch)
+
+    def _note(self, batch: Batch) -> None:
+        """Keep with which λ the parameters were mapped, and in which version that left them."""
+        lam, seen = batch.group["lam"], self._seen
         for param, dual, state in zip(batch.params, batch.duals, batch.states, strict=True):
             if dual is not param:
-                if not low_rank:
-                    mirror(dual, delta, lam=lam, out=param)
                 state["lam"] = lam
                 seen[id(param)] = param._version
 

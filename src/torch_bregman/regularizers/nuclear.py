@@ -83,8 +83,10 @@ class Nuclear(Regularizer):
 
     def batch_engine(self, device: torch.device) -> Engine | None:
         """Return an engine for many matrices at once, None where the engine follows each by itself."""
-        name = "matmul" if self.engine == "auto" and device.type != "cpu" else self.engine
-        return new_engine(name) if name in ("gram", "full", "matmul") else None
+        kind = self.engine.split("(")[0]
+        if kind == "auto" and device.type != "cpu":
+            return new_engine("matmul")
+        return new_engine(self.engine) if kind in ("gram", "full", "matmul") else None
 
     def subgradient(self, x: Tensor, *, lam: float | None = None) -> Tensor:
         """Return λ·U Vᵀ over the singular values that are not zero to rounding."""

@@ -36,7 +36,11 @@ class Schedule(ABC):
             metric: what a plateau is judged by, e.g. the validation loss; calendars do without.
         """
         self.steps += 1
-        self._act(metric)
+        try:
+            self._act(metric)
+        except ValueError:
+            self.steps -= 1  # a step that was refused is none
+            raise
 
     @abstractmethod
     def _act(self, metric: float | None) -> None:

@@ -43,7 +43,7 @@ class LamSchedule(Schedule):
     def _act(self, metric: float | None) -> None:
         factor = float(self.factor(self.steps))
         if not (math.isfinite(factor) and factor >= 0):
-            raise ValueError(f"the factor of a LamSchedule must be a finite number >= 0, got {factor}")
+            raise ValueError(f"the factor of a LamSchedule must be a finite number >= 0, got {factor} at {self.steps}")
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
             set_lam(self.optimizer, group, base * factor)
 

@@ -113,8 +113,8 @@ class RegularizerConf(Checked):
 _SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
 _ADAM = {"lr", "betas", "eps", "amsgrad", "weight_decay"}
 _TAKES: dict[str, set[str]] = {
-    "linbreg": _SGD | {"accelerated", "delta"},
-    "adabreg": _ADAM | {"delta"},
+    "linbreg": _SGD | {"accelerated", "delta", "compiled"},
+    "adabreg": _ADAM | {"delta", "compiled"},
     "proxsgd": _SGD,
     "pgd": {"lr", "accelerated", "backtracking"},
     "bregman": {"lr", "weight_decay", "delta", "base", "options"},
@@ -142,6 +142,7 @@ class OptimConf(Checked):
         weight_decay: into the dual for Bregman methods.
         delta: δ > 0, the elastic-net parameter.
         backtracking: factor by which pgd shrinks τ.
+        compiled: one compiled pass a step; costs up to a minute at the start.
         base: class in torch.optim that bregman runs on the dual variables, e.g. RMSprop.
         options: what else that class takes.
     """
@@ -158,6 +159,7 @@ class OptimConf(Checked):
     weight_decay: float = 0.0
     delta: float = 1.0
     backtracking: float = 0.5
+    compiled: bool = False
     base: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 

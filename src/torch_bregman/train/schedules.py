@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.optim import Optimizer
@@ -42,7 +43,9 @@ def _build(
         raise ValueError(f"{what} needs a Bregman or proximal optimizer, got {type(optimizer).__name__}: leave it out")
     if name in kinds:
         return call(kinds[name], what, optimizer, **options)
-    return kinds["calendar"](optimizer, _calendar(what, name, options, epochs))
+    calendar = _calendar(what, name, options, epochs)
+    _rehearse(what, calendar, options, epochs)
+    return kinds["calendar"](optimizer, calendar)
 
 
 def _calendar(what: str, name: str, options: dict[str, Any], epochs: int) -> schedulers.Calendar:
@@ -50,6 +53,17 @@ def _calendar(what: str, name: str, options: dict[str, Any], epochs: int) -> sch
         kind = {"linear": schedulers.linear, "cosine": schedulers.cosine}[name]
         return call(kind, what, **{"steps": epochs, **options})
     values = options.get("values")
-    if set(options) != {"values"} or not isinstance(values, dict):
+    if set(options) != {"values"} or not isinstance(values, dict) or not all(isinstance(day, int) for day in values):
         raise ValueError(f"{what}.options of listed must be values by epoch, e.g. {{values: {{0: 8, 10: 16}}}}")
-    return schedulers.listed({int(epoch): float(value) for epoch, value in values.items()})
+    return schedulers.listed(values)
+
+
+def _rehearse(what: str, calendar: schedulers.Calendar, options: dict[str, Any], epochs: int) -> None:
+    """Read a calendar to its end: what is wrong with options shows when a day is due, hours later maybe."""
+    for epoch in range(epochs + 1):
+        try:
+            value = float(calendar(epoch))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{what} cannot take the options {options}: {error}") from None
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{what}.options must give numbers >= 0, got {value} for epoch {epoch}")

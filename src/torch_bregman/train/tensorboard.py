@@ -29,8 +29,10 @@ class TensorBoard:
         self._writer: Any = None
 
     def started(self, folder: RunFolder, conf: Conf, parts: Parts, epochs_done: int) -> None:
-        """Open the event file; what an earlier session wrote after its last checkpoint is cut off."""
-        self._writer = self._writer_class(folder.path / "tensorboard", purge_step=epochs_done + 1)
+        """Open the event file; of a run that goes on all is written anew, for a kill may have come between."""
+        self._writer = self._writer_class(folder.path / "tensorboard", purge_step=1)
+        for row in folder.read_log() if epochs_done else []:
+            self.epoch(row)
 
     def epoch(self, row: Row) -> None:
         """Write one row."""
