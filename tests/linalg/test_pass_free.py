@@ -59,6 +59,13 @@ def test_a_matrix_of_the_rank_of_the_block_is_followed_exactly_however_it_turns(
     assert relative_error(result, V) < 1e-9
 
 
+def test_a_basis_of_the_left_side_will_do(rng):
+    V, left, right = matrix([5.0, 4.0, 3.0, 2.0, 0.6, 0.5, 0.4, 0.3, 0.02], 40, 30, rng)
+    sketch = Sketch(V, left[:8], rng)
+    move(V, sketch, left[4:6], right[4:6], 1.0)
+    assert relative_error(sketch.threshold(T), V) < 1e-12
+
+
 def test_values_grow_and_cross_the_threshold_within_the_block(followed):
     V, sketch, left, right = followed
     move(V, sketch, left[4:6], right[4:6], 1.0)

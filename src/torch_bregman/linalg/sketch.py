@@ -30,8 +30,8 @@ class Sketch:
 
     Args:
         matrix: V₀, m × n, float32 or float64.
-        Q: k × n, orthonormal rows that span the leading right singular vectors of V₀ and some more. P, k × m, is then
-            an orthonormal basis of V₀Qᵀ, and both stay as they are.
+        basis: orthonormal rows that span the leading singular vectors of V₀ and some more: the right ones, Q, k × n, or
+            the left ones, P, k × m. The other is then an orthonormal basis of what V₀ takes it to. Both stay as they are.
         generator: the probes are drawn from, on the CPU.
 
     References:
@@ -46,13 +46,19 @@ class Sketch:
         tensor([4., 1., 0., 0., 0.])
     """
 
-    def __init__(self, matrix: Tensor, Q: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, matrix: Tensor, basis: Tensor, generator: torch.Generator) -> None:
+        if basis.shape[-1] == matrix.shape[-1]:
+            Q, Y = basis, basis @ matrix.mT
+            P = _orthonormal(Y)
+            Z = P @ matrix
+        else:
+            P, Z = basis, basis @ matrix
+            Q = _orthonormal(Z)
+            Y = Q @ matrix.mT
         probes = torch.randn(_PROBES, Q.shape[-1], generator=generator).to(Q)
-        Y = Q @ matrix.mT
-        P = _orthonormal(Y)
         # each side in one piece, so that one product serves two: P, Y, what the probes see; Q, probes, Z
         self._tall = torch.cat([P, Y, Y.new_zeros(_PROBES, Y.shape[-1])])
-        self._wide = torch.cat([Q, probes - (probes @ Q.mT) @ Q, P @ matrix])
+        self._wide = torch.cat([Q, probes - (probes @ Q.mT) @ Q, Z])
         core, seen, _, gram = self._products()
         self._start = -seen @ torch.linalg.inv_ex(core)[0].mT.to(Y.dtype) @ Y
         self.last = float(torch.linalg.eigvalsh(gram)[0].clamp_min(0).sqrt())
