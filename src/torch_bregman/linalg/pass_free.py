@@ -64,9 +64,6 @@ class PassFreeEngine(Engine):
 
     def _new_sketch(self, matrix: Tensor, threshold: float) -> Sketch | None:
         Q = self._tracked.state().get("Q") if self.refresh > 1 else None
-        if Q is not None and matrix.shape[-2] < matrix.shape[-1]:
-            # the tracked engine looks from the shorter side; half a pass more leads to the other
-            Q = torch.linalg.qr((Q.to(matrix) @ matrix).mT).Q.mT.contiguous()
         sketch = None if Q is None else Sketch(matrix, Q, self._generator)
         return sketch if sketch is not None and sketch.holds(threshold) else None
 

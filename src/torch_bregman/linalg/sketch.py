@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_bregman.linalg.engine import Thresholded
 
 _PROBES = 8
-_TRUST = 0.6
+_TRUST = 0.4
 """How much of the gap between t and the block's last singular value the drift may fill, by estimate."""
 _GAP = 0.1
 """Gap, relative to t, below which a block is used up too soon to be worth following."""
@@ -31,7 +31,7 @@ class Sketch:
     Args:
         matrix: V₀, m × n, float32 or float64.
         basis: orthonormal rows that span the leading singular vectors of V₀ and some more: the right ones, Q, k × n, or
-            the left ones, P, k × m. The other is then an orthonormal basis of what V₀ takes it to. Both stay as they are.
+            the left ones, P, k × m. The other is then an orthonormal basis of what V₀ takes it to. Both stay.
         generator: the probes are drawn from, on the CPU.
 
     References:
