@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -23,15 +24,15 @@ class TestEveryRecipe:
         assert len(set(labels)) == len(labels)
         assert all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) for name in [experiment.name, *names])
 
-    def test_it_has_all_scales_and_something_runs_at_each(self, experiment: Experiment) -> None:
-        assert tuple(experiment.scales) == SCALES
-        assert all(experiment.variants_at(scale) for scale in SCALES)
-        assert all(set(variant.scales) <= set(SCALES) for variant in experiment.variants)
+    def test_it_has_scales_and_something_runs_at_each(self, experiment: Experiment) -> None:
+        assert {"smoke", "full"} <= set(experiment.scales) <= set(SCALES)
+        assert all(experiment.variants_at(scale) for scale in experiment.scales)
+        assert all(set(variant.scales) <= set(experiment.scales) for variant in experiment.variants)
 
-    @pytest.mark.parametrize("scale", SCALES)
-    def test_configurations_fit_and_differ(self, experiment: Experiment, scale: str) -> None:
-        confs = [settings(experiment.conf(scale, variant)) for variant in experiment.variants_at(scale)]
-        assert all(one != other for i, one in enumerate(confs) for other in confs[:i])
+    def test_configurations_fit_and_differ(self, experiment: Experiment) -> None:
+        for scale in experiment.scales:
+            confs = [settings(experiment.conf(scale, variant)) for variant in experiment.variants_at(scale)]
+            assert all(one != other for i, one in enumerate(confs) for other in confs[:i])
 
     def test_smoke_needs_no_data_but_the_sample_and_all_parts_go_together(self, experiment: Experiment) -> None:
         for variant in experiment.variants_at("smoke"):
@@ -48,7 +49,7 @@ class TestEveryRecipe:
 
     def test_at_least_three_seeds_where_conclusions_are_drawn(self, experiment: Experiment) -> None:
         least = 1 if experiment.name.endswith("-rates") else 3
-        assert all(experiment.scales[scale].seeds >= least for scale in ("small", "full"))
+        assert all(scale.seeds >= least for name, scale in experiment.scales.items() if name != "smoke")
 
     def test_figures_have_names_of_their_own(self, experiment: Experiment) -> None:
         names = [figure.name for figure in experiment.figures]
@@ -63,6 +64,12 @@ def test_the_table_knows_each_by_its_name() -> None:
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="there is no experiment 'jmlr-mpl': did you mean jmlr-mlp"):
         find("jmlr-mpl")
+
+
+def test_a_scale_that_an_experiment_lacks_is_refused(tiny: Experiment) -> None:
+    short = dataclasses.replace(tiny, scales={"smoke": tiny.scales["smoke"], "full": tiny.scales["full"]})
+    with pytest.raises(ValueError, match="experiment tiny has no scale small: use smoke or full"):
+        short.conf("small", tiny.variant("linbreg"))
 
 
 def test_an_unknown_variant_is_refused(tiny: Experiment) -> None:

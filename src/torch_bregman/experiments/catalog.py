@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from torch_bregman.experiments.acceleration import ACCELERATION_CONVNET, ACCELERATION_FULL_BATCH, ACCELERATION_MLP
+from torch_bregman.experiments.dynamic_rank import DYNAMIC_RANK
+from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GROUPS, JMLR_CONVNET_RATES
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
+from torch_bregman.experiments.norms import NORMS_CONVNET, NORMS_MLP
 from torch_bregman.experiments.recipe import Experiment
+from torch_bregman.experiments.truncated_svd import TRUNCATED_SVD
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
+        ACCELERATION_MLP,
+        ACCELERATION_CONVNET,
+        ACCELERATION_FULL_BATCH,
+        NORMS_MLP,
+        NORMS_CONVNET,
+        DYNAMIC_RANK,
+        TRUNCATED_SVD,
         JMLR_MLP,
         JMLR_MLP_RATES,
+        JMLR_CONVNET,
+        JMLR_CONVNET_GROUPS,
+        JMLR_CONVNET_RATES,
     )
 }
 

@@ -79,8 +79,11 @@ def read_request(arguments: dict[str, Any]) -> Request:
 def list_experiments(request: Request) -> None:
     """Print every experiment, with how many runs it has at the scale and how many of them are done."""
     for experiment in EXPERIMENTS.values():
+        if request.scale not in experiment.scales:
+            print(f"{experiment.name:22} not at scale {request.scale:5}    {experiment.title}")
+            continue
         done = len(Results.open(Path(request.results), experiment, request.scale, replace=True).runs)
-        total = experiment.scales[request.scale].seeds * len(experiment.variants_at(request.scale))
+        total = experiment.at(request.scale).seeds * len(experiment.variants_at(request.scale))
         print(f"{experiment.name:22} {done:3} of {total:3} {request.scale} runs  {experiment.title}")
 
 
@@ -107,7 +110,8 @@ def results_to_show(request: Request) -> list[Results]:
     Raises:
         ValueError: where there are none, or they were made by another configuration.
     """
-    chosen = list(EXPERIMENTS.values()) if request.name == "all" else [find(request.name or "")]
+    every = request.name == "all"
+    chosen = [e for e in EXPERIMENTS.values() if request.scale in e.scales] if every else [find(request.name or "")]
     opened = [Results.open(Path(request.results), experiment, request.scale) for experiment in chosen]
     found = [results for results in opened if results.runs]
     if not found:

@@ -46,7 +46,7 @@ def run_missing(
         ValueError: for results made by another configuration, and, when all others are done, where runs failed.
     """
     found = Results.open(Path(results), experiment, scale, replace=replace)
-    todo = _missing(found, seeds or experiment.scales[scale].seeds, only, out, data)
+    todo = _missing(found, seeds or experiment.at(scale).seeds, only, out, data)
     failed, total = [], len(todo)
     say(f"{found.command}: {total} runs to do, {len(found.runs)} in {found.path}")
     try:

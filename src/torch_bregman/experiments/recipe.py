@@ -105,7 +105,7 @@ class Experiment:
         about: what is compared, which grids were searched, and how the choice was made.
         config: file beside the recipe with what all variants share.
         variants: what is compared.
-        scales: by name, see `SCALES`.
+        scales: by name, some of `SCALES`.
         columns: of the table.
         figures: drawn of the results.
         marks: numbers to compare with, by variant and key, in the units shown.
@@ -124,6 +124,16 @@ class Experiment:
     marks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     marks_from: str = ""
     measure: Measure | None = None
+
+    def at(self, scale: str) -> Scale:
+        """Return how it is done at a scale.
+
+        Raises:
+            ValueError: where it is not.
+        """
+        if scale not in self.scales:
+            raise ValueError(f"experiment {self.name} has no scale {scale}: use {' or '.join(self.scales)}")
+        return self.scales[scale]
 
     def variants_at(self, scale: str) -> list[Variant]:
         """Return what runs at a scale."""
@@ -148,7 +158,7 @@ class Experiment:
             ValueError: for fields that do not fit.
         """
         base = read_mapping(Path(__file__).parent / self.config)
-        return Conf.from_dict(merged(merged(base, self.scales[scale].changes), variant.changes))
+        return Conf.from_dict(merged(merged(base, self.at(scale).changes), variant.changes))
 
 
 def merged(fields: Changes, changes: Changes) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Results:
         Raises:
             ValueError: for a file that is damaged, or made by another configuration.
         """
+        experiment.at(scale)
         results = cls(folder / f"{experiment.name}-{scale}.json", experiment, scale)
         if results.path.is_file():
             content = _read(results.path)
@@ -101,7 +102,8 @@ class Results:
         return "{\n" + ",\n".join([*lines, f'"configs": {{\n{named}\n}}', f'"runs": [\n{runs}\n]']) + "\n}\n"
 
     def _settings(self, variant: str) -> dict[str, Any]:
-        return settings(self.experiment.conf(self.scale, self.experiment.variant(variant)))
+        """Return today's settings as a file gives them back, for JSON knows no numbers as keys."""
+        return json.loads(json.dumps(settings(self.experiment.conf(self.scale, self.experiment.variant(variant)))))
 
     def _changed(self, configs: dict[str, Any]) -> dict[str, str]:
         """Return the variants that are no longer what they were, each with the first field that differs."""

@@ -69,7 +69,7 @@ def section(results: Results, seen_from: Path | None = None) -> str:
     parts = [
         f"# {experiment.title}\n",
         f"{experiment.about}\n",
-        f"Scale {results.scale}: {experiment.scales[results.scale].about} {_made_on(results)}\n",
+        f"Scale {results.scale}: {experiment.at(results.scale).about} {_made_on(results)}\n",
         markdown_table(results),
         *_marks(results),
         *(f"![{figure.title}]({_link(results, figure.name, seen_from)})\n" for figure in experiment.figures),
