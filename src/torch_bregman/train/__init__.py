@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         StartConf,
     )
     from torch_bregman.train.evaluation import Score, evaluate
-    from torch_bregman.train.loop import TrainingDivergedError, fit, resume
+    from torch_bregman.train.loop import TrainingDivergedError, fit, reopen, resume
     from torch_bregman.train.observer import Observer, Result
     from torch_bregman.train.run_folder import RunFolder
     from torch_bregman.train.terminal import Terminal
@@ -43,6 +43,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load_checkpoint",
+    "reopen",
     "resume",
     "save_checkpoint",
 ]
@@ -51,7 +52,7 @@ _MODULES = {
     "checkpoint": ("CheckpointError", "load_checkpoint", "save_checkpoint"),
     "conf": ("Conf", "DataConf", "ModelConf", "OptimConf", "RegularizerConf", "ScheduleConf", "StartConf"),
     "evaluation": ("Score", "evaluate"),
-    "loop": ("TrainingDivergedError", "fit", "resume"),
+    "loop": ("TrainingDivergedError", "fit", "reopen", "resume"),
     "observer": ("Observer", "Result"),
     "run_folder": ("RunFolder",),
     "terminal": ("Terminal",),
