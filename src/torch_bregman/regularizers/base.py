@@ -68,7 +68,7 @@ class Regularizer(ABC):
         """
 
     def levels(self, v: Tensor) -> Tensor:
-        """Return for everything that sleeps and wakes by itself the λ up to which it is awake, were v the dual variable.
+        """Return for all that sleeps and wakes by itself the λ up to which it is awake, were v the dual variable.
 
         The largest is J₁°(v). A controller finds in them the λ that leaves as much awake as it wants.
 

@@ -25,10 +25,10 @@ _OF_THE_DUAL = ("subgrad", "lam", "engine", "left", "right")
 class Consolidation(Schedule):
     """Freezes what is awake after so many steps, drops the regulariser and trains on; call `step` after each step.
 
-    The proximal map makes all weights smaller than the data asks for; once it is known which are needed, they are better
-    off without it. At the freeze the highest levels are kept that the targets allow, under ℓ1 exactly K weights, and
-    all else is 0 from then on: its gradient is masked, and the momentum, otherwise carried, is 0 there. The groups go on
-    with λ = 0 and no regulariser, which makes LinBreg SGD, AdaBreg Adam, and `Bregman` its base.
+    The proximal map makes all weights smaller than the data asks for; once it is known which are needed, they are
+    better off without it. At the freeze the highest levels are kept that the targets allow, under ℓ1 exactly K weights,
+    and all else is 0 from then on: its gradient is masked, and the momentum, otherwise carried, is 0 there. The groups
+    go on with λ = 0 and no regulariser, which makes LinBreg SGD, AdaBreg Adam, and `Bregman` its base.
 
     A weight under a nuclear norm goes on as two factors of the rank found, W = LᵀR, which are trained in its place: the
     model keeps W, written after each step, the optimizer holds L and R. Where the factors would be no smaller than W,
@@ -76,8 +76,14 @@ class Consolidation(Schedule):
         self.at, self.lam = at, math.nan
         self.frozen: list[Support | Factors] = []
         self._watched = watched(optimizer, sizes, groups, scope)
-        self._members = [(group, param) for each in self._watched for _, group, param in each.members()]
-        if isinstance(optimizer, PGD) and any(isinstance(g["regularizer"], Nuclear) for g, _ in self._members):
+        self._members = [
+            (index, param)
+            for each in self._watched
+            for index in each.indices
+            for param in optimizer.param_groups[index]["params"]
+            if any(param is member for *_, member in each.members())
+        ]
+        if isinstance(optimizer, PGD) and any(isinstance(g["regularizer"], Nuclear) for g in self._groups()):
             raise ValueError("PGD does not go on with factors: use LinBreg, AdaBreg or ProxSGD for low rank")
 
     @property
@@ -96,7 +102,8 @@ class Consolidation(Schedule):
             return
         self.lam = self._watched[0].lam
         found = [kept for each in self._watched for kept in (kept_entries(each) if each.sizes else awake(each))]
-        for (group, param), kept in zip(self._members, found, strict=True):
+        for (index, param), kept in zip(self._members, found, strict=True):
+            group = self.optimizer.param_groups[index]
             if isinstance(kept, Tensor):
                 support = Support(param, kept)
                 support.clear(self.optimizer, group)
@@ -107,11 +114,11 @@ class Consolidation(Schedule):
 
     def _go_on(self) -> None:
         """Drop the regularisers, and give optimizer and gradients to what was frozen."""
-        for frozen, (group, _) in zip(self.frozen, self._members, strict=True):
+        for frozen, (index, _) in zip(self.frozen, self._members, strict=True):
             if isinstance(frozen, Support):
                 frozen.hold()
             elif frozen.pays:
-                frozen.take_over(self.optimizer, group)
+                frozen.take_over(self.optimizer, self.optimizer.param_groups[index])
         for group in self._groups():
             group["regularizer"], group["lam"] = NoRegularizer(), 0.0
             for param in group["params"]:
@@ -121,16 +128,17 @@ class Consolidation(Schedule):
         self._write(self.optimizer)
 
     def _groups(self) -> list[Group]:
-        return list({id(group): group for group, _ in self._members}.values())
+        return [self.optimizer.param_groups[index] for index in dict.fromkeys(index for index, _ in self._members)]
 
     def _write(self, optimizer: Optimizer, *_: Any) -> None:
         for frozen in self.frozen:
             if isinstance(frozen, Factors) and frozen.pays:
                 frozen.write()
 
-    def ranks(self) -> dict[int, int]:
-        """Return the rank of each weight that goes on in factors, by the `id` of the weight."""
-        return {id(each.param): len(each.left) for each in self.frozen if isinstance(each, Factors) and each.pays}
+    def factors(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return L and R of each weight that goes on in factors, by the `id` of the weight."""
+        found = [each for each in self.frozen if isinstance(each, Factors) and each.pays]
+        return {id(each.param): (each.left.detach(), each.right.detach()) for each in found}
 
     def state_dict(self) -> dict[str, Any]:
         """Return numbers, masks and factors."""
@@ -150,14 +158,17 @@ class Consolidation(Schedule):
             return
         if len(saved) != len(self._members):
             raise ValueError(f"the checkpoint has {len(saved)} frozen weights, this optimizer {len(self._members)}")
-        self.frozen = [_restored(saved[str(i)], *member) for i, member in enumerate(self._members)]
+        groups = self.optimizer.param_groups
+        self.frozen = [_restored(saved[str(i)], groups[index], param) for i, (index, param) in enumerate(self._members)]
         self._go_on()
 
 
 def _restored(saved: dict[str, Any], group: Group, param: Tensor) -> Support | Factors:
     if "mask" in saved:
         if saved["mask"].shape != param.shape:
-            raise ValueError(f"the checkpoint has a mask of shape {tuple(saved['mask'].shape)} for {tuple(param.shape)}")
+            raise ValueError(
+                f"the checkpoint has a mask of shape {tuple(saved['mask'].shape)} for {tuple(param.shape)}"
+            )
         return Support(param, saved["mask"].to(device=param.device, copy=True))
     left, right = (saved[key].to(device=param.device, copy=True) for key in ("left", "right"))
     return Factors(param, group["regularizer"], left, right)

@@ -66,6 +66,7 @@ class Factors:
         for each, own in zip((self.left, self.right), carried, strict=True):
             if own:
                 optimizer.state[each].update(own)
+        self.param.grad = None  # `zero_grad` no longer reaches it
         self.param.register_post_accumulate_grad_hook(self._take_apart)
 
     @torch.no_grad()
@@ -79,14 +80,14 @@ class Factors:
         for key in known - {"step"}:
             matrix = self.view.matrix(state[key])
             matrix = matrix.mT if factor is self.left else matrix
-            carried[key] = (other if key in _FIRST else other.square()) @ matrix
+            carried[key] = ((other if key in _FIRST else other.square()) @ matrix).contiguous()
         return carried
 
     @torch.no_grad()
     def _take_apart(self, param: Tensor) -> None:
         assert param.grad is not None
         G = self.view.matrix(param.grad)
-        for factor, grad in ((self.left, self.right @ G.mT), (self.right, self.left @ G)):
+        for factor, grad in ((self.left, (self.right @ G.mT).contiguous()), (self.right, self.left @ G)):
             factor.grad = grad if factor.grad is None else factor.grad.add_(grad)
         param.grad = None
 
@@ -100,4 +101,4 @@ def _balanced(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     a, b = torch.linalg.vector_norm(left, dim=1), torch.linalg.vector_norm(right, dim=1)
     leading = (a * b).argsort(descending=True)[:rank]
     ratio = (b[leading] / a[leading]).sqrt().unsqueeze(1)
-    return (left[leading] * ratio).clone(), (right[leading] / ratio).clone()
+    return (left[leading] * ratio).contiguous(), (right[leading] / ratio).contiguous()

@@ -76,6 +76,8 @@ class SizeControl(Schedule):
             return
         factor = 1.0 if self.ramp is None else float(self.ramp(self.steps))
         for each in self.watched:
+            if each.frozen:
+                continue
             each.set_lam(min(max(self._next(each, factor), self.least), self.most))
         self.turns += 1
 
@@ -173,4 +175,4 @@ def watched(
     found, beside = steered(optimizer, groups)
     if scope == "global":
         return [Watched(optimizer, found, sizes, beside)]
-    return [Watched(optimizer, [group], sizes) for group in found]
+    return [Watched(optimizer, [index], sizes) for index in found]

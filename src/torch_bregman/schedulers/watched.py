@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
@@ -26,7 +25,7 @@ class Watched:
 
     Args:
         optimizer: where the duals are.
-        groups: with a regulariser each, steered together.
+        indices: of groups with a regulariser each, steered together.
         sizes: the targets; the tightest decides.
         beside: further weights that count to the whole but are not steered.
 
@@ -35,16 +34,21 @@ class Watched:
     """
 
     def __init__(
-        self, optimizer: RegularizedOptimizer, groups: list[Group], sizes: Sequence[Size], beside: Sequence[Tensor] = ()
+        self,
+        optimizer: RegularizedOptimizer,
+        indices: Sequence[int],
+        sizes: Sequence[Size],
+        beside: Sequence[Tensor] = (),
     ) -> None:
-        self.optimizer, self.groups, self.sizes = optimizer, groups, tuple(sizes)
-        largest = max((float(group["lam"]) for group in groups), default=0.0)
-        self.shares = [float(group["lam"]) / largest if largest else 1.0 for group in groups]
+        self.optimizer, self.indices, self.sizes = optimizer, tuple(indices), tuple(sizes)
+        largest = max((float(group["lam"]) for group in self.groups), default=0.0)
+        self.shares = [float(group["lam"]) / largest if largest else 1.0 for group in self.groups]
         members = list(self.members())
         if not members:
             raise ValueError("a target needs weights of 2 or more dimensions under a regularizer, found none")
-        for _, group, _ in members:
-            group["regularizer"].levels(torch.zeros(0, 1))  # says which regularisers let nothing sleep
+        for _, group, param in members:
+            if not isinstance(group["regularizer"], Nuclear):
+                group["regularizer"].levels(param.detach())  # says which regularisers let nothing sleep
         self.fixed = [sum(_beside(size, param) for param in beside) for size in self.sizes]
         self.wholes = [
             sum(size.whole(param, group["regularizer"]) for _, group, param in members) + fixed
@@ -52,6 +56,11 @@ class Watched:
         ]
         self.budgets()
         self._sampled = sum(param.numel() for _, _, param in members) > _EXACT
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups as they are now: `load_state_dict` of an optimizer makes new ones."""
+        return [self.optimizer.param_groups[index] for index in self.indices]
 
     def members(self) -> Iterable[tuple[float, Group, Tensor]]:
         """Return share of λ, group and weight of all that is steered."""
@@ -76,6 +85,11 @@ class Watched:
                 )
             allowed.append(wanted - fixed)
         return allowed
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the groups have lost their regulariser to a consolidation."""
+        return all(isinstance(group["regularizer"], NoRegularizer) for group in self.groups)
 
     @property
     def lam(self) -> float:
@@ -145,8 +159,8 @@ def dual(optimizer: RegularizedOptimizer, group: Group, param: Tensor) -> Tensor
     return param.detach()
 
 
-def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tuple[list[Group], list[Tensor]]:
-    """Return the groups with a regulariser, and the weights of all others.
+def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tuple[list[int], list[Tensor]]:
+    """Return the indices of the groups with a regulariser, and the weights of all others.
 
     Args:
         optimizer: any of this library.
@@ -155,16 +169,17 @@ def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tu
     Raises:
         ValueError: where there is nothing to steer, or layers hold their duals themselves.
     """
-    chosen = optimizer.param_groups if groups is None else [optimizer.param_groups[index] for index in groups]
-    if any(group.get("factored") for group in chosen):
+    indices = range(len(optimizer.param_groups)) if groups is None else groups
+    chosen = {index: optimizer.param_groups[index] for index in indices}
+    if any(group.get("factored") for group in chosen.values()):
         raise ValueError(
             "layers in factors keep their duals themselves, and no target steers them: train dense weights by LinBreg "
             "or AdaBreg with Nuclear, or set lam by hand"
         )
-    found = [group for group in chosen if not isinstance(group["regularizer"], NoRegularizer)]
+    found = [index for index, group in chosen.items() if not isinstance(group["regularizer"], NoRegularizer)]
     if not found:
         raise ValueError("a target needs a group with a regularizer, e.g. L1(0.1): the optimizer has none")
-    others = [group for group in chosen if isinstance(group["regularizer"], NoRegularizer)]
+    others = [group for index, group in chosen.items() if index not in found]
     return found, [param for group in others for param in group["params"] if param.ndim >= 2]
 
 
