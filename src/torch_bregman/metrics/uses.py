@@ -92,7 +92,7 @@ def run_once(model: nn.Module, example: Example) -> Any:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        return model(*example) if isinstance(example, tuple) else model(example)
+        return model(*example) if type(example) is tuple else model(example)  # a PackedSequence is one argument
     finally:
         for module, training in modes:
             module.training = training

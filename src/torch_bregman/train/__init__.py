@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TargetConf,
     )
     from torch_bregman.train.evaluation import Score, evaluate
-    from torch_bregman.train.loop import TrainingDivergedError, fit, resume
+    from torch_bregman.train.loop import TrainingDivergedError, fit, reopen, resume
     from torch_bregman.train.observer import Observer, Result
     from torch_bregman.train.run_folder import RunFolder
     from torch_bregman.train.terminal import Terminal
@@ -45,6 +45,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load_checkpoint",
+    "reopen",
     "resume",
     "save_checkpoint",
 ]
@@ -62,7 +63,7 @@ _MODULES = {
         "TargetConf",
     ),
     "evaluation": ("Score", "evaluate"),
-    "loop": ("TrainingDivergedError", "fit", "resume"),
+    "loop": ("TrainingDivergedError", "fit", "reopen", "resume"),
     "observer": ("Observer", "Result"),
     "run_folder": ("RunFolder",),
     "terminal": ("Terminal",),

@@ -80,6 +80,19 @@ def resume(run: str, out: str = "runs", observers: Sequence[Observer] | None = N
         return session.run()
 
 
+def reopen(folder: RunFolder) -> Parts:
+    """Return the parts of a run as they were after its last finished epoch.
+
+    Raises:
+        ValueError: where it never started, or its checkpoint is damaged or belongs to another model.
+    """
+    folder, conf = RunFolder.open(str(folder.path))
+    with reproducible(conf.threads):
+        session = _Session(folder, conf, set_up(conf), [])
+        session.restore()
+        return session.parts
+
+
 class _Session:
     def __init__(self, folder: RunFolder, conf: Conf, parts: Parts, observers: list[Observer]) -> None:
         self.folder, self.conf, self.parts, self.observers = folder, conf, parts, observers

@@ -72,11 +72,8 @@ def build_rates(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
     def factor(step: int) -> float:
         if step >= end:
             return after * _falling((step - end) / max(total - end, 1))
-        return (
-            min((step + 1) / warm, 1.0) * (0.1 + 0.9 * _falling(step / end))
-            if warm
-            else 0.1 + 0.9 * _falling(step / end)
-        )
+        rising = min((step + 1) / warm, 1.0) if warm else 1.0
+        return rising * (0.1 + 0.9 * _falling(step / end))
 
     return lr_scheduler.LambdaLR(optimizer, factor)
 
