@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RegularizerConf,
         ScheduleConf,
         StartConf,
+        TargetConf,
     )
     from torch_bregman.train.evaluation import Score, evaluate
     from torch_bregman.train.loop import TrainingDivergedError, fit, reopen, resume
@@ -38,6 +39,7 @@ __all__ = [
     "ScheduleConf",
     "Score",
     "StartConf",
+    "TargetConf",
     "Terminal",
     "TrainingDivergedError",
     "evaluate",
@@ -50,7 +52,16 @@ __all__ = [
 
 _MODULES = {
     "checkpoint": ("CheckpointError", "load_checkpoint", "save_checkpoint"),
-    "conf": ("Conf", "DataConf", "ModelConf", "OptimConf", "RegularizerConf", "ScheduleConf", "StartConf"),
+    "conf": (
+        "Conf",
+        "DataConf",
+        "ModelConf",
+        "OptimConf",
+        "RegularizerConf",
+        "ScheduleConf",
+        "StartConf",
+        "TargetConf",
+    ),
     "evaluation": ("Score", "evaluate"),
     "loop": ("TrainingDivergedError", "fit", "reopen", "resume"),
     "observer": ("Observer", "Result"),

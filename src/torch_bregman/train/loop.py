@@ -136,7 +136,7 @@ class _Session:
         loss, metric = judge(self.parts.model, held_out or self.parts.test, task, self.parts.autocast)
         self._check_finite(loss, epoch)  # the last step may have been the one too many
         kind = "val" if held_out else "test"
-        ranks = low_ranks(self.parts.model, self.parts.optimizer)
+        ranks = low_ranks(self.parts.model, self.parts.optimizer, self.parts.controls)
         row = {
             "epoch": epoch,
             "train_loss": train_loss,
@@ -177,7 +177,9 @@ class _Session:
             metric += parts.task.judged(outputs, y)
             if number % _CHECKED_EVERY == 0 or number == len(parts.train):
                 self._check_finite(float(losses), epoch)
-            if self.conf.schedule.name and self.conf.schedule.every == "step":
+            for control in parts.controls:
+                control.step()
+            if parts.every_step:
                 parts.scheduler.step()
         count = len(parts.train.labels)
         return float(losses) / count, float(metric) / count
@@ -227,7 +229,7 @@ class _Session:
         for schedule in self.parts.schedules:
             schedule.step(loss)
         scheduler = self.parts.scheduler
-        if scheduler is None or self.conf.schedule.every == "step":
+        if scheduler is None or self.parts.every_step:
             return
         if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
             scheduler.step(loss)
@@ -249,6 +251,7 @@ class _Session:
             "optimizer": parts.optimizer.state_dict(),
             "scheduler": parts.scheduler.state_dict() if parts.scheduler else None,
             "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
+            "controls": {str(i): control.state_dict() for i, control in enumerate(parts.controls)},
             "scaler": parts.scaler.state_dict() if parts.scaler else None,
             "best": self.best,
             "rows": [*self.history.rows, row],
@@ -272,6 +275,8 @@ class _Session:
             )
         try:
             self.parts.model.load_state_dict(saved["model"])
+            for i, control in enumerate(self.parts.controls):
+                control.load_state_dict(saved["controls"][str(i)])  # a frozen network has other groups
             self.parts.optimizer.load_state_dict(saved["optimizer"])
             if self.parts.scheduler:
                 self.parts.scheduler.load_state_dict(saved["scheduler"])

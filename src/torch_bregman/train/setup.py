@@ -19,6 +19,7 @@ from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
 from torch_bregman.train.schedules import build_schedules
+from torch_bregman.train.targets import build_controls, build_rates
 from torch_bregman.train.task import Task, task_of
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,6 +38,8 @@ class Parts:
         optimizer: what moves it.
         scheduler: what moves the learning rate, or None.
         schedules: what moves λ and the rank cap, once an epoch.
+        controls: what steers λ to the size asked for and freezes the network, once a step.
+        every_step: whether the scheduler moves once a step.
         scaler: of the gradients, for float16 only.
         autocast: the type of autocast, or None.
         penalty: J as a term of the loss, for the dense baselines, or None.
@@ -52,6 +55,8 @@ class Parts:
     optimizer: Optimizer
     scheduler: Any
     schedules: list[Schedule]
+    controls: list[Schedule]
+    every_step: bool
     scaler: torch.amp.GradScaler | None
     autocast: torch.dtype | None
     penalty: Callable[[], Tensor] | None
@@ -71,6 +76,7 @@ def set_up(conf: Conf) -> Parts:
     model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
     _check_fit(conf, model, test.images[:2], data)
     optimizer, penalty = build_optimizer(conf, model)
+    by_recipe = conf.target.asked and conf.schedule.name is None
     return Parts(
         device=device,
         train=train,
@@ -78,8 +84,10 @@ def set_up(conf: Conf) -> Parts:
         test=test,
         model=model,
         optimizer=optimizer,
-        scheduler=build_scheduler(conf, optimizer, len(train)),
+        scheduler=(build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
         schedules=build_schedules(conf, optimizer),
+        controls=build_controls(conf, optimizer, model, test.images[:1], len(train)),
+        every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
         penalty=penalty,

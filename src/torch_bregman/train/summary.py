@@ -24,7 +24,7 @@ def summarise(parts: Parts, rows: list[Row], best: dict[str, float], best_path: 
     """
     loss, metric = judge(parts.model, parts.test, parts.task, parts.autocast)
     weights = list(named_weights(parts.model).values())
-    stored = stored_numbers(parts.model, parts.optimizer)
+    stored = stored_numbers(parts.model, parts.optimizer, parts.controls)
     summary = {
         "epochs": len(rows),
         f"test_{parts.task.metric}": metric,
