@@ -84,6 +84,14 @@ class UnitL2(Regularizer):
         """Return λ·w_u·x[u] / ‖x[u]‖ for every unit of one tensor, 0 for a zero unit."""
         return self.subgradient_all([x], lam=lam)[0]
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return ‖v[u]‖₂ / w_u of every unit of one tensor."""
+        return self.levels_all([v])
+
+    def spread(self, levels: Tensor, like: Tensor) -> Tensor:
+        """Return what was found for every unit of one tensor, for all its entries; 0 or false for those of no unit."""
+        return self.spread_all(levels, [like])[0]
+
     def dual_norm(self, x: Tensor) -> Tensor:
         """Return max_u ‖x[u]‖₂ / w_u of one tensor; infinite where an entry of no unit is not zero."""
         return self.dual_norm_all([x])
@@ -135,12 +143,22 @@ class UnitL2(Regularizer):
         factors = self.strength(lam) * self._weights(xs) / norms.masked_fill(norms == 0, 1)
         return [(x * factor).to(x.dtype) for x, factor in self._spread(xs, factors, 0.0)]
 
+    def levels_all(self, vs: Sequence[Tensor]) -> Tensor:
+        """Return ‖v[u]‖₂ / w_u of every unit of all tensors, up to which λ it is awake."""
+        return self._norms(vs) / self._weights(vs).clamp_min(1)
+
+    def spread_all(self, levels: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+        """Return what was found for every unit, for all entries of all tensors; 0 or false for those of no unit."""
+        padded = torch.cat([levels, levels.new_zeros(1)])
+        pairs = zip(self.slices, like, strict=True)
+        return [each.along(padded[each.index(x)], x).expand(x.shape) for each, x in pairs]
+
     def dual_norm_all(self, xs: Sequence[Tensor]) -> Tensor:
         """Return max_u ‖x[u]‖₂ / w_u of all tensors."""
         free = [x[_select(each, each.index(x) == FREE)] for each, x in zip(self.slices, xs, strict=True) if x.ndim]
         if any(bool(part.any()) for part in free):
             return xs[0].new_full((), math.inf)
-        return largest(self._norms(xs) / self._weights(xs).clamp_min(1)).to(xs[0].dtype)
+        return largest(self.levels_all(xs)).to(xs[0].dtype)
 
     def coupled_all(self, masks: Sequence[Tensor]) -> list[Tensor]:
         """Widen masks of entries to whole units in all tensors; slices of no unit stay by themselves."""
@@ -150,7 +168,7 @@ class UnitL2(Regularizer):
     def check(self, xs: Sequence[Tensor]) -> None:
         """Raise ValueError where these tensors do not have the slices."""
         if len(xs) != len(self.slices):
-            raise ValueError(f"{self!r} is for {len(self.slices)} tensors together, got {len(xs)}")
+            raise ValueError(f"{self!r} is for {len(self.slices)} tensors together, got {len(xs)}: one for each member")
         for each, x in zip(self.slices, xs, strict=True):
             each.index(x)
 
