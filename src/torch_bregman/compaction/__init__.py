@@ -1,0 +1,7 @@
+"""From zeros to a smaller model: drop units, factorise, sparse layers, save, export."""
+
+from torch_bregman.compaction.compacting import compact
+from torch_bregman.compaction.latency import measure_latency
+from torch_bregman.compaction.reports import CompactReport, Latency, LayerChange
+
+__all__ = ["CompactReport", "Latency", "LayerChange", "compact", "measure_latency"]
