@@ -10,6 +10,8 @@ from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GR
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
 from torch_bregman.experiments.norms import NORMS_CONVNET, NORMS_MLP
 from torch_bregman.experiments.recipe import Experiment
+from torch_bregman.experiments.size_fashion import SIZE_FASHION, SIZE_FASHION_RATES
+from torch_bregman.experiments.sizes import SIZE_LENET, SIZE_LOW_RANK, SIZE_MLP
 from torch_bregman.experiments.truncated_svd import TRUNCATED_SVD
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -27,6 +29,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         JMLR_CONVNET,
         JMLR_CONVNET_GROUPS,
         JMLR_CONVNET_RATES,
+        SIZE_LENET,
+        SIZE_MLP,
+        SIZE_LOW_RANK,
+        SIZE_FASHION,
+        SIZE_FASHION_RATES,
     )
 }
 
