@@ -108,6 +108,7 @@ def _train(parsed: Namespace) -> int:
 
 def _resume(parsed: Namespace) -> int:
     from torch_bregman.train import RunFolder, resume
+    from torch_bregman.train.history import metric_text
 
     out = parsed.get("out", Conf.out)
     folder, conf = RunFolder.open(parsed.run, out)
@@ -116,7 +117,7 @@ def _resume(parsed: Namespace) -> int:
         result = resume(parsed.run, out)
         _draw(result.folder, result.conf, result.rows)
         return 0
-    print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
+    print(f"run {folder.path} is finished: test {metric_text(summary, 'test')}")
     if not folder.picture.exists():
         _draw(folder, conf, folder.read_log())
     return 0

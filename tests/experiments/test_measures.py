@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_bregman.experiments.measures import kernels_left, size, thresholding
+from torch_bregman.experiments.measures import kernels_left, rows_left, similarity, size, thresholding
 from torch_bregman.train import Conf, Result, fit, reopen
 
 
@@ -76,3 +76,39 @@ def test_a_reopened_run_is_what_it_was(tmp_path: Path) -> None:
     states = parts.optimizer.state.values()
     assert len(states) == 6
     assert all("momentum_buffer" in state for state in states)
+
+
+def test_similarity_is_that_of_the_definition_and_rows_are_counted(tmp_path: Path) -> None:
+    pytest.importorskip("torchmetrics", reason="the extra images is not installed")
+    result = trained(
+        tmp_path,
+        data={"batch_size": 300, "noise": 0.2},
+        model={"name": "denoiser", "options": {"layers": 3, "width": 40}},
+        start={"kind": "sparse", "density": 0.3, "view": "rows"},
+        regularizer={"name": "group_l2", "lam": 0.05, "options": {"view": "rows"}},
+        optim={"name": "adabreg", "lr": 0.01},
+    )
+    measured = {**similarity(result.folder), **rows_left(result.folder)}
+    parts = reopen(result.folder)
+    with torch.no_grad():
+        outputs = parts.model(parts.test.images).double()
+    assert measured["test_ssim"] == pytest.approx(ssim(outputs, parts.test.labels.double()), abs=1e-4)
+    alive = [int((p.detach().abs().sum(1) > 0).sum()) for p in result.model.parameters() if p.ndim == 2]
+    assert measured["row_density"] == pytest.approx(sum(alive) / (40 + 40 + 784))
+    assert measured["narrowest"] == min(alive)
+
+
+def ssim(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Wang et al. 2004: Gaussian windows of 11 pixels, σ = 1.5, borders reflected; constants 0.01² and 0.03²."""
+    steps = torch.arange(11.0, dtype=torch.float64) - 5
+    line = torch.exp(-(steps**2) / (2 * 1.5**2))
+    window = (line[:, None] * line / line.sum() ** 2)[None, None]
+
+    def mean(image: torch.Tensor) -> torch.Tensor:
+        padded = torch.nn.functional.pad(image, (5, 5, 5, 5), mode="reflect")
+        return torch.nn.functional.conv2d(padded, window)
+
+    mx, my = mean(x), mean(y)
+    covariance, vx, vy = mean(x * y) - mx * my, mean(x * x) - mx**2, mean(y * y) - my**2
+    c1, c2 = 0.01**2, 0.03**2
+    return float(((2 * mx * my + c1) * (2 * covariance + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from torch_bregman.experiments.acceleration import ACCELERATION_CONVNET, ACCELERATION_FULL_BATCH, ACCELERATION_MLP
 from torch_bregman.experiments.dynamic_rank import DYNAMIC_RANK
 from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GROUPS, JMLR_CONVNET_RATES
+from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
 from torch_bregman.experiments.norms import NORMS_CONVNET, NORMS_MLP
 from torch_bregman.experiments.recipe import Experiment
@@ -34,6 +35,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         SIZE_LOW_RANK,
         SIZE_FASHION,
         SIZE_FASHION_RATES,
+        JMLR_DENOISER,
     )
 }
 

@@ -73,3 +73,31 @@ def _error(parts: Parts) -> float:
             exact = svt_gram(optimizer.state[weight]["subgrad"].double(), group["lam"])
             errors.append(float((weight - exact).norm() / exact.norm()))
     return max(errors)
+
+
+def rows_left(folder: RunFolder) -> dict[str, float]:
+    """Return the share of rows (units) that are not zero, over all weights, and how many the narrowest layer has."""
+    layers = density_report(reopen(folder).model).layers
+    alive = [round(layer.shape[0] * layer.row_density) for layer in layers]
+    return {"row_density": sum(alive) / sum(layer.shape[0] for layer in layers), "narrowest": min(alive)}
+
+
+@torch.no_grad()
+def similarity(folder: RunFolder) -> dict[str, float]:
+    """Return the mean structural similarity (SSIM) of what a denoising network makes of the test images to clean ones.
+
+    Raises:
+        ValueError: where torchmetrics is missing.
+    """
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except ImportError:
+        raise ValueError("torchmetrics is not installed: pip install 'torch-bregman[images]'") from None
+    parts = reopen(folder)
+    parts.model.eval()
+    total = 0.0
+    for x, clean in parts.test.epoch():
+        found = structural_similarity_index_measure(parts.model(x), clean, data_range=1.0)
+        assert isinstance(found, Tensor)
+        total += float(found) * len(x)
+    return {"test_ssim": total / len(parts.test.labels)}

@@ -24,6 +24,8 @@ class DataConf(Checked):
         validation: share of the training images held out to choose the best checkpoint; 0 holds out none.
         shift: pixels by which training images are shifted at random, at most.
         flip: mirror training images at random.
+        noise: standard deviation of noise on pixels in [0, 1]; above 0 the network learns to give back the clean image
+            (model denoiser), and PSNR stands in the place of accuracy.
     """
 
     name: Literal["sample", "mnist", "fashion-mnist", "cifar10"] = "sample"
@@ -32,12 +34,18 @@ class DataConf(Checked):
     validation: float = 0.1
     shift: int = 0
     flip: bool = False
+    noise: float = 0.0
 
     def check(self) -> None:
         """Check ranges."""
         _within("data.batch_size", self.batch_size, 0, math.inf, "0 takes the full set")
         _within("data.validation", self.validation, 0, 0.9, "a share of the training images, e.g. 0.1")
         _within("data.shift", self.shift, 0, 16, "pixels")
+        _within("data.noise", self.noise, 0, math.inf, "0 classifies images, e.g. 0.2 removes noise from them")
+        if self.noise and (self.shift or self.flip):
+            raise ValueError(
+                f"data.noise {self.noise} and shifted or mirrored images do not go together: leave one out"
+            )
 
 
 @dataclass
