@@ -79,6 +79,7 @@ SIZE_FASHION = Experiment(
     scales={
         "smoke": Scale("4 epochs of the embedded sample, 1 seed.", 1, _SMOKE),
         "small": Scale("20 epochs, 3 seeds.", 3, {}),
+        "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
     },
     columns=(ACCURACY, DENSITY, _LEFT, SECONDS),
     figures=(Scatter("size", "Accuracy against size", DENSITY, ACCURACY),),
@@ -95,6 +96,7 @@ SIZE_FASHION_RATES = Experiment(
             "4 epochs of the embedded sample, 1 seed.", 1, {**_SMOKE, "data": {**_SMOKE["data"], "validation": 0.1}}
         ),
         "small": Scale("10 epochs, 1 seed.", 1, {"epochs": 10, "data": {"validation": 0.1}}),
+        "full": Scale("20 epochs, 3 seeds.", 3, {"data": {"validation": 0.1}}),
     },
     columns=(VALIDATION, DENSITY),
 )

@@ -31,6 +31,7 @@ SIZE_LENET = Experiment(
     scales={
         "smoke": Scale("4 epochs of the embedded sample, 1 seed.", 1, _SMOKE),
         "small": Scale("20 epochs, 5 seeds.", 5, {}),
+        "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
     },
     columns=(ACCURACY, DENSITY, _LEFT, SECONDS),
     figures=(_SIZE,),
@@ -52,6 +53,7 @@ SIZE_MLP = Experiment(
     scales={
         "smoke": Scale("4 epochs of the embedded sample, 1 seed.", 1, _SMOKE),
         "small": Scale("20 epochs, 3 seeds.", 3, {}),
+        "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
     },
     columns=(ACCURACY, DENSITY, _LEFT, SECONDS),
 )
@@ -75,6 +77,7 @@ SIZE_LOW_RANK = Experiment(
     scales={
         "smoke": Scale("4 epochs of the embedded sample, 1 seed.", 1, _SMOKE),
         "small": Scale("20 epochs, 3 seeds.", 3, {}),
+        "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
     },
     columns=(ACCURACY, _STORED, *(Quantity(f"layer_rank/fc{i}.weight", f"rank fc{i}", 1, 1) for i in (1, 2)), SECONDS),
 )
