@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SoftBernoulli,
         SparseGroup,
     )
+    from torch_bregman.schedulers import suggest_lam
     from torch_bregman.train import Conf, fit, resume
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ __all__ = [
     "resume",
     "schedulers",
     "sparsify_",
+    "suggest_lam",
     "train",
     "views",
 ]
@@ -86,6 +88,7 @@ _HOME = {
         "SoftBernoulli",
         "SparseGroup",
     ),
+    "schedulers": ("suggest_lam",),
     "train": ("Conf", "fit", "resume"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

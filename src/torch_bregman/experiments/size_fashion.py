@@ -47,7 +47,7 @@ def _baseline(method: str, optimizer: str, lr: float, goal: float, name: str) ->
     changes = {**_DENSE, **_COSINE, "optim": {"name": optimizer, "lr": lr, **momentum}}
     make = {"pruning": _pruned, "evolution": _evolved}[method]
     label = {"pruning": "gradual magnitude pruning", "evolution": "SET"}[method]
-    return Variant(name, f"{label}, {optimizer}, {goal:.0%}", changes, controls=partial(make, goal))
+    return Variant(name, f"{label}, {optimizer}, lr = {lr}, {goal:.0%}", changes, controls=partial(make, goal))
 
 
 _RATES = {("pruning", "sgd"): 0.1, ("pruning", "adam"): 0.002, ("evolution", "sgd"): 0.1}

@@ -19,6 +19,7 @@ from torch_bregman.train.evaluation import judge
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
 from torch_bregman.train.ranks import low_ranks
+from torch_bregman.train.remarks import remarks
 from torch_bregman.train.reproducible import reproducible, seed_epoch
 from torch_bregman.train.run_folder import RunFolder
 from torch_bregman.train.setup import Control, Parts, set_up
@@ -167,6 +168,7 @@ class _Session:
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
         }
+        row["remarks"] = "; ".join(remarks(self.conf, self.parts, row, self.history.rows))
         self._advance_schedule(loss)
         return {**row, "seconds": time.perf_counter() - start}
 
