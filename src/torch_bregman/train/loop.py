@@ -18,6 +18,7 @@ from torch_bregman.train.conf import Conf
 from torch_bregman.train.evaluation import judge
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
+from torch_bregman.train.path import file_of, passes, size_of
 from torch_bregman.train.ranks import low_ranks
 from torch_bregman.train.remarks import remarks
 from torch_bregman.train.reproducible import reproducible, seed_epoch
@@ -114,6 +115,8 @@ class _Session:
     def __init__(self, folder: RunFolder, conf: Conf, parts: Parts, observers: list[Observer]) -> None:
         self.folder, self.conf, self.parts, self.observers = folder, conf, parts, observers
         self.history = History(folder.jsonl, folder.csv)
+        ranks = low_ranks(parts.model, parts.optimizer) if conf.keep_at else {}
+        self._first_size = size_of({"density": density(parts.model), "layer_rank": ranks})
         self.best: dict[str, float] = {"epoch": 0, parts.task.metric: -math.inf}
 
     def run(self) -> Result:
@@ -262,7 +265,11 @@ class _Session:
         if value > self.best[metric]:
             self.best = {"epoch": row["epoch"], metric: value}
             save_checkpoint(self.folder.best, {"epoch": row["epoch"], "model": self.parts.model.state_dict()})
-        parts = self.parts
+        parts, before = self.parts, size_of(self.history.rows[-1]) if self.history.rows else self._first_size
+        if passes(self.conf.keep_at, before, size_of(row)):
+            path = file_of(self.folder, row["epoch"])
+            path.parent.mkdir(exist_ok=True)
+            save_checkpoint(path, {"epoch": row["epoch"], "model": parts.model.state_dict()})
         content = {
             "epoch": row["epoch"],
             "trained": self._trained(),
