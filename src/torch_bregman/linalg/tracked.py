@@ -207,7 +207,7 @@ def _block(rank: int) -> int:
 
 
 def _room(rank: int) -> int:
-    """Return how many values of a block must lie below t: with less room one pass is not enough, and two cost double."""
+    """Return how many values of a block must lie below t: with less room, one pass is seldom enough."""
     return max(2, min(rank // 4, _STEP))
 
 
