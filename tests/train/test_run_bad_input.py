@@ -154,6 +154,47 @@ ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "device unknown": (["--device", "abacus"], "device 'abacus' cannot be used"),
     "device without numbers": (["--device", "meta"], "device 'meta' cannot be used"),
     "data folder missing": (["--data.dir", "nowhere"], "nowhere: no such folder"),
+    "target 0": (["--target.density", "0"], "target.density must be a number > 0, got 0"),
+    "target no share": (["--target.density", "1.5"], "target.density must be a share up to 1 or a whole number"),
+    "target no number": (["--target.params", "many"], "target.params must be a finite number or null, got many"),
+    "target misspelt": (["--target.densty", "0.1"], "unknown field target.densty: did you mean target.density?"),
+    "controller without a goal": (["--target.controller", "feedback"], "no effect with no goal (one of density, units"),
+    "controller unknown": (
+        ["--target.density", "0.1", "--target.controller", "pid"],
+        "target.controller must be one of quantile, feedback, none, got pid",
+    ),
+    "ramp and freeze too long": (
+        ["--target.density", "0.1", "--target.consolidate", "0.8"],
+        "target.ramp_over 0.5 and target.consolidate 0.8 are more than all steps",
+    ),
+    "relaxation 0": (["--target.density", "0.1", "--target.relaxation", "0"], "target.relaxation must lie in (0, 1]"),
+    "every 0": (["--target.density", "0.1", "--target.every", "0"], "target.every must be a number >= 1, got 0"),
+    "start of the ramp 0": (["--target.density", "0.1", "--target.start", "0"], "target.start must lie in (0, 1]"),
+    "warm-up of all": (["--target.density", "0.1", "--target.warm_up", "1"], "target.warm_up must lie in [0, 1)"),
+    "target for sgd": (
+        ["--target.density", "0.1", "--optim.name", "sgd"],
+        "target needs a Bregman or proximal optimizer, got sgd: use adabreg or linbreg",
+    ),
+    "target for proxsgd": (
+        ["--target.density", "0.1", "--optim.name", "proxsgd"],
+        "target.controller must be none for proxsgd, got quantile",
+    ),
+    "target beside a schedule of lam": (
+        ["--target.density", "0.1", "--lam_schedule.name", "plateau"],
+        "lam_schedule does not go with a target, whose controller moves λ",
+    ),
+    "target of density in low rank": (
+        ["--target.density", "0.1", "--regularizer.name", "nuclear"],
+        "nuclear makes no single weights sleep: set a target of rank or params",
+    ),
+    "target without a regularizer": (
+        ["--target.density", "0.1", "--regularizer.name", "none"],
+        "a target needs a group with a regularizer",
+    ),
+    "target below what stays dense": (
+        ["--target.density", "0.05", "--rules", "{fc1: {name: none}}"],
+        "a target of density 0.05 cannot be met: weights without a regularizer alone have",
+    ),
     "config missing": (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
 }
 

@@ -68,6 +68,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "epochs": 5,
     },
     "no validation": {"data": {"validation": 0.0}},
+    "target of density": {"target": {"density": 0.05, "every": 2}, "epochs": 5},
+    "target by feedback in each layer": {
+        "target": {"density": 0.05, "every": 1, "controller": "feedback", "scope": "layer"},
+        "optim": {"name": "linbreg", "momentum": 0.9, "delta": 2.0},
+        "epochs": 5,
+    },
+    "target of proxsgd": {
+        "target": {"density": 0.05, "controller": "none"},
+        "optim": {"name": "proxsgd", "momentum": 0.5},
+        "epochs": 5,
+    },
+    "target of rank": {"target": {"rank": 6, "every": 2}, "start": {"density": 0.01}, "epochs": 5},
+    "target of units": {
+        "target": {"units": 8, "every": 2},
+        "regularizer": {"name": "group_l2", "options": {"view": "rows"}},
+        "epochs": 5,
+    },
 }
 
 

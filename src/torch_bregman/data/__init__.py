@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch_bregman.data.augment import Compose, Flip, Shift, black
+    from torch_bregman.data.augment import Compose, Flip, Noise, Shift, black
     from torch_bregman.data.batches import Batches
     from torch_bregman.data.commands import SetStatus, add, get, list_sets
     from torch_bregman.data.datasets import DataSet, Split, holdout, load, normalize
@@ -22,6 +22,7 @@ __all__ = [
     "DataError",
     "DataSet",
     "Flip",
+    "Noise",
     "SetStatus",
     "Shift",
     "Split",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "augment": ("Compose", "Flip", "Shift", "black"),
+    "augment": ("Compose", "Flip", "Noise", "Shift", "black"),
     "batches": ("Batches",),
     "commands": ("SetStatus", "add", "get", "list_sets"),
     "datasets": ("DataSet", "Split", "holdout", "load", "normalize"),

@@ -88,6 +88,33 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Add independent Gaussian noise to every pixel.
+
+    Args:
+        std: its standard deviation, 0 or more, in the unit of the images.
+
+    Raises:
+        ValueError: ``std`` is negative.
+
+    Example:
+        >>> noisy = Noise(0.2)(torch.zeros(8, 1, 28, 28), torch.Generator().manual_seed(0))
+        >>> round(float(noisy.std()), 2)
+        0.2
+    """
+
+    std: float
+
+    def __post_init__(self) -> None:
+        if self.std < 0:
+            raise ValueError(f"std is {self.std}, must be 0 or more")
+
+    def __call__(self, x: Tensor, generator: Generator) -> Tensor:
+        """Noisy copies of images."""
+        return x + self.std * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+
+
+@dataclass(frozen=True)
 class Compose:
     """One augmentation after another.
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import nn
 
+from torch_bregman.models.autoencoder import denoiser
 from torch_bregman.models.convolutional import convnet
 from torch_bregman.models.lenet import lenet5_caffe, lenet_300_100
 from torch_bregman.models.perceptron import mlp
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    function.__name__: function for function in (mlp, convnet, lenet_300_100, lenet5_caffe)
+    function.__name__: function for function in (mlp, convnet, lenet_300_100, lenet5_caffe, denoiser)
 }
 
 
@@ -48,4 +49,4 @@ def build(name: str, **options: Any) -> nn.Module:
     return MODELS[name](**options)
 
 
-__all__ = ["MODELS", "build", "convnet", "lenet5_caffe", "lenet_300_100", "mlp"]
+__all__ = ["MODELS", "build", "convnet", "denoiser", "lenet5_caffe", "lenet_300_100", "mlp"]

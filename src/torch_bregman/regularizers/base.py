@@ -67,6 +67,34 @@ class Regularizer(ABC):
         A weight sleeping at θ = 0 stays asleep while J₁°(v) ≤ λ.
         """
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return for all that sleeps and wakes by itself the λ up to which it is awake, were v the dual variable.
+
+        The largest is J₁°(v). A controller finds in them the λ that leaves as much awake as it wants.
+
+        Args:
+            v: dual variable, any shape.
+
+        Returns:
+            Levels ≥ 0: of entries in the shape of `v`, of groups in the split shape with every inner dimension of
+            length 1, of singular directions as a vector.
+
+        Raises:
+            ValueError: where nothing ever sleeps.
+
+        Example:
+            >>> import torch
+            >>> from torch_bregman.regularizers import GroupL2
+            >>> GroupL2(view="rows").levels(torch.tensor([[3.0, 4.0], [0.0, 0.0]]) * 2**0.5)
+            tensor([[5.],
+                    [0.]])
+        """
+        raise ValueError(f"under {self.name} nothing sleeps and wakes by λ: use l1, group_l2, sparse_group or nuclear")
+
+    def spread(self, levels: Tensor, like: Tensor) -> Tensor:
+        """Return what was found for `levels`, entry by entry in the shape of `like`."""
+        return levels.reshape(like.shape)
+
     def mirror(self, v: Tensor, delta: float = 1.0, *, lam: float | None = None, out: Tensor | None = None) -> Tensor:
         """Return the mirror map θ = prox_{δJ}(δv), the primal point of the dual variable v (Bungert et al., JMLR 2022).
 

@@ -55,6 +55,14 @@ class ElasticNet(Regularizer):
         p = torch.sign(x).mul_(self.l1_ratio).add_(x, alpha=1 - self.l1_ratio)
         return p.mul_(self.strength(lam))
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return |v_i| / ρ.
+
+        Raises:
+            ValueError: for ρ = 0.
+        """
+        return v.abs().div_(self.l1_ratio) if self.l1_ratio else super().levels(v)
+
     def dual_norm(self, x: Tensor) -> Tensor:
         """Return max |x_i| / ρ."""
         peak = largest(x.abs())

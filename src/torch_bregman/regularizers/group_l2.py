@@ -128,9 +128,17 @@ class GroupL2(Regularizer):
         directions = split / _no_zeros(group_norms(split, inner))
         return directions.reshape(x.shape).mul_(self.strength(lam) * self.weight(x)).to(x.dtype)
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return ‖v_g‖₂ / w_g."""
+        return group_norms(*self.groups(v)) / max(self.weight(v), 1.0)
+
+    def spread(self, levels: Tensor, like: Tensor) -> Tensor:
+        """Return what was found for every group, for all its entries."""
+        return levels.expand_as(self.groups(like)[0]).reshape(like.shape)
+
     def dual_norm(self, x: Tensor) -> Tensor:
         """Return max_g ‖x_g‖₂ / w_g."""
-        return (largest(group_norms(*self.groups(x))) / max(self.weight(x), 1.0)).to(x.dtype)
+        return largest(self.levels(x)).to(x.dtype)
 
     def coupled(self, mask: Tensor) -> Tensor:
         """Widen the mask to whole groups."""

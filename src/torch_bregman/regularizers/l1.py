@@ -58,6 +58,10 @@ class L1(Regularizer):
         """Return λ·sign(x)."""
         return torch.sign(x).mul_(self.strength(lam))
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return |v_i|."""
+        return v.abs()
+
     def dual_norm(self, x: Tensor) -> Tensor:
         """Return max |x_i|."""
         return largest(x.abs())

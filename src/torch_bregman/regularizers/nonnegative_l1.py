@@ -45,6 +45,10 @@ class NonNegativeL1(Regularizer):
         """Return λ where x > 0 and 0 where x = 0."""
         return torch.sign(x).mul_(self.strength(lam))
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return max(v_i, 0)."""
+        return v.clamp_min(0)
+
     def dual_norm(self, x: Tensor) -> Tensor:
         """Return max(max x_i, 0)."""
         return largest(x).clamp_min(0)

@@ -100,6 +100,10 @@ class Nuclear(Regularizer):
         directions = (U[:, kept] @ Vh[kept]).to(x.dtype)
         return get_view(self.view).restore(directions, x).mul(self.strength(lam))
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return the singular values, falling."""
+        return torch.linalg.svdvals(at_least_float(self.matrix(v)))
+
     def dual_norm(self, x: Tensor) -> Tensor:
         """Return the largest singular value."""
         matrix = self.matrix(x)

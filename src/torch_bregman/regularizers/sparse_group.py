@@ -65,6 +65,16 @@ class SparseGroup(Regularizer):
         sparse, grouped = self._parts(lam)
         return sparse.subgradient(x).add_(grouped.subgradient(x))
 
+    def levels(self, v: Tensor) -> Tensor:
+        """Return for every entry the smaller of |v_i| / ρ and the ε-norm of its group."""
+        view = get_view(self.view)
+        matrix = view.matrix(v).abs().double()
+        if not matrix.numel():
+            return v.abs()
+        groups = _epsilon_norms(matrix, self.l1_ratio, (1 - self.l1_ratio) * math.sqrt(matrix.shape[1])).unsqueeze(1)
+        levels = torch.minimum(groups, matrix / self.l1_ratio) if self.l1_ratio else groups.expand_as(matrix)
+        return view.restore(levels, v).to(v.dtype)
+
     def dual_norm(self, x: Tensor) -> Tensor:
         """Return the largest ε-norm of the groups."""
         if x.numel() == 0:

@@ -1,4 +1,4 @@
-"""The picture of a run: accuracy and density against epochs, and the density of every layer."""
+"""The picture of a run: accuracy (or PSNR) and density against epochs, and the density of every layer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_bregman.train.atomic import replace_file
+from torch_bregman.train.history import metric_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,19 +37,21 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, title: str) -> Path:
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left")
     left, right = figure.subplots(1, 2)
-    _draw_accuracy(left, rows)
+    _draw_metric(left, rows)
     _draw_layers(right, rows)
     replace_file(path, lambda file: figure.savefig(file, dpi=120, format="png"))
     return path
 
 
-def _draw_accuracy(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _draw_metric(axes: Axes, rows: list[dict[str, Any]]) -> None:
     epochs = [row["epoch"] for row in rows]
-    kind = "val" if "val_accuracy" in rows[0] else "test"
+    metric = metric_of(rows[0])
+    kind = "val" if f"val_{metric}" in rows[0] else "test"
+    unit, factor = {"accuracy": ("accuracy, %", 100), "psnr": ("PSNR, dB", 1)}[metric]
     marker = "o" if len(rows) == 1 else None
-    for key, style, label in ((f"{kind}_accuracy", "-", kind), ("train_accuracy", "--", "train")):
-        axes.plot(epochs, [100 * row[key] for row in rows], style, marker=marker, color="tab:blue", label=label)
-    axes.set(xlabel="epoch", ylabel="accuracy, %")
+    for key, style, label in ((f"{kind}_{metric}", "-", kind), (f"train_{metric}", "--", "train")):
+        axes.plot(epochs, [factor * row[key] for row in rows], style, marker=marker, color="tab:blue", label=label)
+    axes.set(xlabel="epoch", ylabel=unit)
     axes.legend(loc="center right", frameon=False)
     density = axes.twinx()
     density.plot(epochs, [100 * row["density"] for row in rows], ":", marker=marker, color="tab:red")

@@ -1,19 +1,35 @@
-"""How λ and the rank cap change over time, with the habits of torch.optim.lr_scheduler."""
+"""How λ and the rank cap change over time, with the habits of torch.optim.lr_scheduler; sizes on request."""
 
 from torch_bregman.schedulers.base import Schedule
-from torch_bregman.schedulers.calendars import Calendar, cosine, linear, listed
+from torch_bregman.schedulers.calendars import Calendar, cosine, cubic, geometric, linear, listed
+from torch_bregman.schedulers.consolidation import Consolidation
 from torch_bregman.schedulers.lam import LamOnPlateau, LamSchedule
 from torch_bregman.schedulers.rank import RankByEnergy, RankOnPlateau, RankSchedule
+from torch_bregman.schedulers.size_control import LamByFeedback, LamByQuantile, SizeControl
+from torch_bregman.schedulers.sizes import Bytes, Density, MultiplyAdds, Parameters, Rank, Size, Units
 
 __all__ = [
+    "Bytes",
     "Calendar",
+    "Consolidation",
+    "Density",
+    "LamByFeedback",
+    "LamByQuantile",
     "LamOnPlateau",
     "LamSchedule",
+    "MultiplyAdds",
+    "Parameters",
+    "Rank",
     "RankByEnergy",
     "RankOnPlateau",
     "RankSchedule",
     "Schedule",
+    "Size",
+    "SizeControl",
+    "Units",
     "cosine",
+    "cubic",
+    "geometric",
     "linear",
     "listed",
 ]

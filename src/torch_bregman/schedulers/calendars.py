@@ -31,6 +31,33 @@ def cosine(start: float, end: float, steps: int) -> Calendar:
     return lambda k: end + (start - end) * (1 + math.cos(math.pi * min(k / steps, 1.0))) / 2
 
 
+def cubic(start: float, end: float, steps: int) -> Calendar:
+    """Return k ↦ end + (start − end)·(1 − min(k/steps, 1))³: fast at first, slow where little is left.
+
+    References:
+        Zhu, Gupta 2018, for densities.
+
+    Example:
+        >>> [cubic(9, 1, 2)(k) for k in range(4)]
+        [9.0, 2.0, 1.0, 1.0]
+    """
+    _check_steps(steps)
+    return lambda k: end + (start - end) * (1 - min(k / steps, 1.0)) ** 3
+
+
+def geometric(start: float, end: float, steps: int) -> Calendar:
+    """Return k ↦ start·(end/start)^min(k/steps, 1): a straight line on a logarithmic axis.
+
+    Example:
+        >>> [geometric(16, 1, 2)(k) for k in range(4)]
+        [16.0, 4.0, 1.0, 1.0]
+    """
+    _check_steps(steps)
+    if not (start > 0 and end > 0):
+        raise ValueError(f"a geometric calendar needs numbers > 0, got {start} and {end}: use linear or cubic")
+    return lambda k: start * (end / start) ** min(k / steps, 1.0)
+
+
 def listed(values: Mapping[int, float]) -> Calendar:
     """Return k ↦ the value of the latest step not after k.
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
         RegularizerConf,
         ScheduleConf,
         StartConf,
+        TargetConf,
     )
     from torch_bregman.train.evaluation import Score, evaluate
-    from torch_bregman.train.loop import TrainingDivergedError, fit, resume
+    from torch_bregman.train.loop import TrainingDivergedError, fit, reopen, resume
     from torch_bregman.train.observer import Observer, Result
     from torch_bregman.train.run_folder import RunFolder
     from torch_bregman.train.terminal import Terminal
@@ -38,20 +39,31 @@ __all__ = [
     "ScheduleConf",
     "Score",
     "StartConf",
+    "TargetConf",
     "Terminal",
     "TrainingDivergedError",
     "evaluate",
     "fit",
     "load_checkpoint",
+    "reopen",
     "resume",
     "save_checkpoint",
 ]
 
 _MODULES = {
     "checkpoint": ("CheckpointError", "load_checkpoint", "save_checkpoint"),
-    "conf": ("Conf", "DataConf", "ModelConf", "OptimConf", "RegularizerConf", "ScheduleConf", "StartConf"),
+    "conf": (
+        "Conf",
+        "DataConf",
+        "ModelConf",
+        "OptimConf",
+        "RegularizerConf",
+        "ScheduleConf",
+        "StartConf",
+        "TargetConf",
+    ),
     "evaluation": ("Score", "evaluate"),
-    "loop": ("TrainingDivergedError", "fit", "resume"),
+    "loop": ("TrainingDivergedError", "fit", "reopen", "resume"),
     "observer": ("Observer", "Result"),
     "run_folder": ("RunFolder",),
     "terminal": ("Terminal",),

@@ -60,6 +60,15 @@ def spell(hint: Any) -> str:
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "null"}
 
 
+def refuse_idle(section: str, conf: Any, takes: set[str], what: str) -> None:
+    """Raise ValueError where a field was set that has no effect."""
+    for each in fields(conf):
+        default = each.default_factory() if callable(each.default_factory) else each.default
+        value = getattr(conf, each.name)
+        if each.name not in takes and value != default:
+            raise ValueError(f"{section}.{each.name} has no effect with {what}, got {value!r}: leave it out")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     kind, parts = get_origin(hint), get_args(hint)
     if hint is Any:

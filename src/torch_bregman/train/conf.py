@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch_bregman.train.checked import Checked
+from torch_bregman.train.checked import Checked, refuse_idle
+from torch_bregman.train.target_conf import TargetConf, with_recipe
 from torch_bregman.train.yaml_file import read_mapping
 
 
@@ -23,6 +24,8 @@ class DataConf(Checked):
         validation: share of the training images held out to choose the best checkpoint; 0 holds out none.
         shift: pixels by which training images are shifted at random, at most.
         flip: mirror training images at random.
+        noise: standard deviation of noise on pixels in [0, 1]; above 0 the network learns to give back the clean image
+            (model denoiser), and PSNR stands in the place of accuracy.
     """
 
     name: Literal["sample", "mnist", "fashion-mnist", "cifar10"] = "sample"
@@ -31,12 +34,18 @@ class DataConf(Checked):
     validation: float = 0.1
     shift: int = 0
     flip: bool = False
+    noise: float = 0.0
 
     def check(self) -> None:
         """Check ranges."""
         _within("data.batch_size", self.batch_size, 0, math.inf, "0 takes the full set")
         _within("data.validation", self.validation, 0, 0.9, "a share of the training images, e.g. 0.1")
         _within("data.shift", self.shift, 0, 16, "pixels")
+        _within("data.noise", self.noise, 0, math.inf, "0 classifies images, e.g. 0.2 removes noise from them")
+        if self.noise and (self.shift or self.flip):
+            raise ValueError(
+                f"data.noise {self.noise} and shifted or mirrored images do not go together: leave one out"
+            )
 
 
 @dataclass
@@ -87,7 +96,7 @@ class StartConf(Checked):
         if not 0 < self.density <= 1:
             raise ValueError(f"start.density must lie in (0, 1], got {self.density!r}: 0.01 keeps 1 % of the weights")
         _within("start.rank", self.rank, 1, math.inf, "a number of singular values")
-        _refuse_idle("start", self, {"kind", *_STARTS_TAKE[self.kind]}, self.kind)
+        refuse_idle("start", self, {"kind", *_STARTS_TAKE[self.kind]}, self.kind)
 
 
 @dataclass
@@ -166,7 +175,7 @@ class OptimConf(Checked):
     def check(self) -> None:
         """Check that every field that was set has an effect."""
         self.betas = (float(self.betas[0]), float(self.betas[1]))
-        _refuse_idle("optim", self, {"name", *_TAKES[self.name]}, self.name)
+        refuse_idle("optim", self, {"name", *_TAKES[self.name]}, self.name)
         if self.lr is None:
             self.lr = _RATES[self.name]
         _within("optim.lr", self.lr, 0, math.inf, "a step size")
@@ -200,7 +209,7 @@ class ScheduleConf(Checked):
     def check(self) -> None:
         """Check that every field that was set has an effect."""
         if self.name is None:
-            _refuse_idle("schedule", self, {"name"}, "no schedule.name")
+            refuse_idle("schedule", self, {"name"}, "no schedule.name")
         if self.name == "ReduceLROnPlateau" and self.every == "step":
             raise ValueError(
                 "schedule.every must be epoch with ReduceLROnPlateau, got step: it looks at every epoch's loss"
@@ -223,7 +232,7 @@ class LamScheduleConf(Checked):
     def check(self) -> None:
         """Check that options have an effect."""
         if self.name is None:
-            _refuse_idle("lam_schedule", self, {"name"}, "no lam_schedule.name")
+            refuse_idle("lam_schedule", self, {"name"}, "no lam_schedule.name")
 
 
 @dataclass
@@ -242,7 +251,7 @@ class RankScheduleConf(Checked):
     def check(self) -> None:
         """Check that options have an effect."""
         if self.name is None:
-            _refuse_idle("rank_schedule", self, {"name"}, "no rank_schedule.name")
+            refuse_idle("rank_schedule", self, {"name"}, "no rank_schedule.name")
 
 
 @dataclass
@@ -267,6 +276,7 @@ class Conf(Checked):
         schedule: how the learning rate changes.
         lam_schedule: how λ changes.
         rank_schedule: how the rank cap changes.
+        target: how large the network may be; from `from_dict`, YAML and flags it also chooses what is not set.
 
     Example:
         >>> conf = Conf(name="tiny", epochs=2, optim=OptimConf(name="adabreg"))
@@ -291,6 +301,7 @@ class Conf(Checked):
     schedule: ScheduleConf = field(default_factory=ScheduleConf)
     lam_schedule: LamScheduleConf = field(default_factory=LamScheduleConf)
     rank_schedule: RankScheduleConf = field(default_factory=RankScheduleConf)
+    target: TargetConf = field(default_factory=TargetConf)
 
     def check(self) -> None:
         """Check ranges, and what does not go together."""
@@ -304,6 +315,18 @@ class Conf(Checked):
             raise ValueError(f"pgd needs the full batch, got data.batch_size {self.data.batch_size}: set it to 0")
         if self.optim.name == "pgd" and self.dtype == "float16":
             raise ValueError("pgd needs gradients as they are, got dtype float16, which scales them: use bfloat16")
+        self._check_target()
+
+    def _check_target(self) -> None:
+        if not self.target.asked:
+            return
+        if self.lam_schedule.name is not None and self.target.controller != "none":
+            raise ValueError("lam_schedule does not go with a target, whose controller moves λ: leave one of them out")
+        if self.optim.name in ("proxsgd", "pgd") and self.target.controller != "none":
+            raise ValueError(
+                f"target.controller must be none for {self.optim.name}, got {self.target.controller}: its density lags "
+                "behind λ, so λ stays at regularizer.lam and the freeze alone meets the target"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values."""
@@ -327,8 +350,9 @@ class Conf(Checked):
             "schedule": ScheduleConf,
             "lam_schedule": LamScheduleConf,
             "rank_schedule": RankScheduleConf,
+            "target": TargetConf,
         }
-        values = dict(plain)
+        values = dict(with_recipe(plain))
         for key, kind in nested.items():
             if isinstance(values.get(key), dict):
                 values[key] = _build(kind, values[key], f"{key}.")
@@ -362,15 +386,6 @@ def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
         return kind(**values)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(prefix) else f"{prefix}{error}") from None
-
-
-def _refuse_idle(section: str, conf: Any, takes: set[str], what: str) -> None:
-    """Raise ValueError where a field was set that has no effect."""
-    for each in dataclasses.fields(conf):
-        default = each.default_factory() if callable(each.default_factory) else each.default
-        value = getattr(conf, each.name)
-        if each.name not in takes and value != default:
-            raise ValueError(f"{section}.{each.name} has no effect with {what}, got {value!r}: leave it out")
 
 
 def _within(name: str, value: float, least: float, most: float, hint: str) -> None:

@@ -14,6 +14,35 @@ Row = dict[str, Any]
 """Plain values by column; nested dicts (density by layer, J, lr and λ by group) become columns name/key in CSV."""
 
 
+def metric_of(row: Row) -> str:
+    """Return what a row of the log, or a summary, judges by: accuracy, or psnr where images are denoised.
+
+    Example:
+        >>> metric_of({"test_psnr": 24.0})
+        'psnr'
+    """
+    return "psnr" if {"test_psnr", "val_psnr"} & row.keys() else "accuracy"
+
+
+def metric_text(row: Row, kind: str, *, wide: bool = False) -> str:
+    """Return that number in words.
+
+    Args:
+        row: of the log, or a summary.
+        kind: test, val, best_test, …
+        wide: pad it, for lines below each other.
+
+    Example:
+        >>> metric_text({"test_accuracy": 0.971}, "test"), metric_text({"test_psnr": 24.0}, "test")
+        ('accuracy 97.10%', 'PSNR 24.00 dB')
+    """
+    metric = metric_of(row)
+    value = row[f"{kind}_{metric}"]
+    if metric == "psnr":
+        return f"PSNR {value:{5 if wide else 1}.2f} dB"
+    return f"accuracy {value:{6 if wide else 1}.2%}"
+
+
 class History:
     """All rows so far, in memory and in two files.
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer, lr_scheduler
 
 from torch_bregman.metrics import density, layer_densities
@@ -16,7 +15,7 @@ from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.optim.pgd import NoStepSizeError
 from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from torch_bregman.train.conf import Conf
-from torch_bregman.train.evaluation import evaluate
+from torch_bregman.train.evaluation import judge
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
 from torch_bregman.train.ranks import low_ranks
@@ -80,11 +79,24 @@ def resume(run: str, out: str = "runs", observers: Sequence[Observer] | None = N
         return session.run()
 
 
+def reopen(folder: RunFolder) -> Parts:
+    """Return the parts of a run as they were after its last finished epoch.
+
+    Raises:
+        ValueError: where it never started, or its checkpoint is damaged or belongs to another model.
+    """
+    folder, conf = RunFolder.open(str(folder.path))
+    with reproducible(conf.threads):
+        session = _Session(folder, conf, set_up(conf), [])
+        session.restore()
+        return session.parts
+
+
 class _Session:
     def __init__(self, folder: RunFolder, conf: Conf, parts: Parts, observers: list[Observer]) -> None:
         self.folder, self.conf, self.parts, self.observers = folder, conf, parts, observers
         self.history = History(folder.jsonl, folder.csv)
-        self.best: dict[str, float] = {"epoch": 0, "accuracy": -1.0}
+        self.best: dict[str, float] = {"epoch": 0, parts.task.metric: -math.inf}
 
     def run(self) -> Result:
         try:
@@ -119,18 +131,18 @@ class _Session:
     def _epoch(self, epoch: int) -> Row:
         start = time.perf_counter()
         rates = _by_group(self.parts.optimizer, "lr")
-        train_loss, train_accuracy = self._train_or_diverge(epoch)
-        held_out = self.parts.validation
-        score = evaluate(self.parts.model, held_out or self.parts.test, self.parts.autocast)
-        self._check_finite(score.loss, epoch)  # the last step may have been the one too many
+        train_loss, train_metric = self._train_or_diverge(epoch)
+        held_out, task = self.parts.validation, self.parts.task
+        loss, metric = judge(self.parts.model, held_out or self.parts.test, task, self.parts.autocast)
+        self._check_finite(loss, epoch)  # the last step may have been the one too many
         kind = "val" if held_out else "test"
-        ranks = low_ranks(self.parts.model, self.parts.optimizer)
+        ranks = low_ranks(self.parts.model, self.parts.optimizer, self.parts.controls)
         row = {
             "epoch": epoch,
             "train_loss": train_loss,
-            "train_accuracy": train_accuracy,
-            f"{kind}_loss": score.loss,
-            f"{kind}_accuracy": score.accuracy,
+            f"train_{task.metric}": train_metric,
+            f"{kind}_loss": loss,
+            f"{kind}_{task.metric}": metric,
             "density": density(self.parts.model),
             "layer_density": layer_densities(self.parts.model),
             **({"layer_rank": ranks} if ranks else {}),
@@ -138,7 +150,7 @@ class _Session:
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
         }
-        self._advance_schedule(score.loss)
+        self._advance_schedule(loss)
         return {**row, "seconds": time.perf_counter() - start}
 
     def _train_or_diverge(self, epoch: int) -> tuple[float, float]:
@@ -153,35 +165,37 @@ class _Session:
             raise
 
     def _train(self, epoch: int) -> tuple[float, float]:
-        """Go once through the training images; return mean loss and accuracy over them."""
+        """Go once through the training images; return mean loss and metric over them."""
         parts = self.parts
         parts.model.train()
         order = seed_epoch(self.conf.seed, epoch)
         losses = torch.zeros((), device=parts.device, dtype=torch.float64)
-        correct = torch.zeros((), device=parts.device, dtype=torch.int64)
+        metric = torch.zeros((), device=parts.device, dtype=torch.float64)
         for number, (x, y) in enumerate(parts.train.epoch(order), start=1):
-            loss, logits = self._step(x, y)
+            loss, outputs = self._step(x, y)
             losses += loss * len(y)
-            correct += (logits.argmax(1) == y).sum()
+            metric += parts.task.judged(outputs, y)
             if number % _CHECKED_EVERY == 0 or number == len(parts.train):
                 self._check_finite(float(losses), epoch)
-            if self.conf.schedule.name and self.conf.schedule.every == "step":
+            for control in parts.controls:
+                control.step()
+            if parts.every_step:
                 parts.scheduler.step()
         count = len(parts.train.labels)
-        return float(losses) / count, float(correct) / count
+        return float(losses) / count, float(metric) / count
 
     def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step; return the loss and the logits before it."""
+        """Take one step; return the loss and the outputs before it."""
         parts, seen = self.parts, []
 
         def closure() -> Tensor:
             parts.optimizer.zero_grad()
             with torch.autocast(parts.device.type, dtype=parts.autocast, enabled=parts.autocast is not None):
-                logits = parts.model(x)
-                loss = cross_entropy(logits, y)
+                outputs = parts.model(x)
+                loss = parts.task.loss(outputs, y)
             total = loss if parts.penalty is None else loss + parts.penalty()
             (total if parts.scaler is None else parts.scaler.scale(total)).backward()
-            seen.append((loss.detach(), logits.detach()))
+            seen.append((loss.detach(), outputs.detach()))
             return total.detach()
 
         if self.conf.optim.name == "pgd":
@@ -215,7 +229,7 @@ class _Session:
         for schedule in self.parts.schedules:
             schedule.step(loss)
         scheduler = self.parts.scheduler
-        if scheduler is None or self.conf.schedule.every == "step":
+        if scheduler is None or self.parts.every_step:
             return
         if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
             scheduler.step(loss)
@@ -224,9 +238,10 @@ class _Session:
 
     def _save(self, row: Row) -> None:
         """Write best.pt, then last.pt, which makes the epoch count, then the log, which can be made from last.pt."""
-        accuracy = row.get("val_accuracy", row["train_accuracy"])
-        if accuracy > self.best["accuracy"]:
-            self.best = {"epoch": row["epoch"], "accuracy": accuracy}
+        metric = self.parts.task.metric
+        value = row.get(f"val_{metric}", row[f"train_{metric}"])
+        if value > self.best[metric]:
+            self.best = {"epoch": row["epoch"], metric: value}
             save_checkpoint(self.folder.best, {"epoch": row["epoch"], "model": self.parts.model.state_dict()})
         parts = self.parts
         content = {
@@ -236,6 +251,7 @@ class _Session:
             "optimizer": parts.optimizer.state_dict(),
             "scheduler": parts.scheduler.state_dict() if parts.scheduler else None,
             "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
+            "controls": {str(i): control.state_dict() for i, control in enumerate(parts.controls)},
             "scaler": parts.scaler.state_dict() if parts.scaler else None,
             "best": self.best,
             "rows": [*self.history.rows, row],
@@ -259,6 +275,8 @@ class _Session:
             )
         try:
             self.parts.model.load_state_dict(saved["model"])
+            for i, control in enumerate(self.parts.controls):
+                control.load_state_dict(saved["controls"][str(i)])  # a frozen network has other groups
             self.parts.optimizer.load_state_dict(saved["optimizer"])
             if self.parts.scheduler:
                 self.parts.scheduler.load_state_dict(saved["scheduler"])

@@ -12,7 +12,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 import torch_bregman.optim as optim
 from torch_bregman.groups import param_groups
-from torch_bregman.regularizers import NonNegativeL1, Regularizer, from_spec
+from torch_bregman.regularizers import NonNegativeL1, NoRegularizer, Regularizer, from_spec
 from torch_bregman.train.conf import Conf, RegularizerConf
 from torch_bregman.train.options import call, lookup
 
@@ -33,6 +33,8 @@ def build_optimizer(conf: Conf, model: nn.Module) -> tuple[Optimizer, Callable[[
     }
     rules.setdefault(nn.Module, _regularizer("regularizer", conf.regularizer))
     groups = param_groups(model, rules)
+    if conf.target.scope == "layer":
+        groups = [each for group in groups for each in _apart(group)]
     _start_in_domain(groups)
     name, arguments = conf.optim.name, conf.optim.arguments()
     if name == "bregman":
@@ -72,6 +74,14 @@ def _wrap(conf: Conf, groups: list[dict[str, Any]]) -> Optimizer:
     groups = [{**group, "weight_decay": conf.optim.weight_decay} for group in groups]
     built = call(base, f"optim.base {conf.optim.base}", groups, **{"lr": conf.optim.lr, **conf.optim.options})
     return optim.Bregman(built, delta=conf.optim.delta)
+
+
+def _apart(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a group for each weight that has a regulariser."""
+    if isinstance(group["regularizer"], NoRegularizer):
+        return [group]
+    members = zip(group["params"], group["param_names"], strict=True)
+    return [{**group, "params": [param], "param_names": [name]} for param, name in members]
 
 
 def _regularizer(field: str, conf: RegularizerConf) -> Regularizer:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torch_bregman.data import Batches, Compose, DataSet, Flip, Shift, Split, black, holdout, load, normalize
+from torch_bregman.data import Batches, Compose, DataSet, Flip, Noise, Shift, Split, black, holdout, load, normalize
 from torch_bregman.init import low_rank_, sparsify_
 from torch_bregman.models import MODELS, build
 from torch_bregman.schedulers import Schedule
@@ -19,6 +19,8 @@ from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
 from torch_bregman.train.schedules import build_schedules
+from torch_bregman.train.targets import build_controls, build_rates
+from torch_bregman.train.task import Task, task_of
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,10 +38,13 @@ class Parts:
         optimizer: what moves it.
         scheduler: what moves the learning rate, or None.
         schedules: what moves λ and the rank cap, once an epoch.
+        controls: what steers λ to the size asked for and freezes the network, once a step.
+        every_step: whether the scheduler moves once a step.
         scaler: of the gradients, for float16 only.
         autocast: the type of autocast, or None.
         penalty: J as a term of the loss, for the dense baselines, or None.
         source: where the data came from.
+        task: what is asked of the model.
     """
 
     device: torch.device
@@ -50,10 +55,13 @@ class Parts:
     optimizer: Optimizer
     scheduler: Any
     schedules: list[Schedule]
+    controls: list[Schedule]
+    every_step: bool
     scaler: torch.amp.GradScaler | None
     autocast: torch.dtype | None
     penalty: Callable[[], Tensor] | None
     source: str
+    task: Task
 
 
 def set_up(conf: Conf) -> Parts:
@@ -66,8 +74,9 @@ def set_up(conf: Conf) -> Parts:
     data = load(conf.data.name, conf.data.dir)
     train, validation, test = _batches(conf, data, device)
     model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
-    _check_fit(conf, model, test.images[:2], data.num_classes)
+    _check_fit(conf, model, test.images[:2], data)
     optimizer, penalty = build_optimizer(conf, model)
+    by_recipe = conf.target.asked and conf.schedule.name is None
     return Parts(
         device=device,
         train=train,
@@ -75,12 +84,15 @@ def set_up(conf: Conf) -> Parts:
         test=test,
         model=model,
         optimizer=optimizer,
-        scheduler=build_scheduler(conf, optimizer, len(train)),
+        scheduler=(build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
         schedules=build_schedules(conf, optimizer),
+        controls=build_controls(conf, optimizer, model, test.images[:1], len(train)),
+        every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
         penalty=penalty,
         source=data.source,
+        task=task_of(conf),
     )
 
 
@@ -107,12 +119,34 @@ def _batches(conf: Conf, data: DataSet, device: torch.device) -> tuple[Batches, 
     def ready(split: Split) -> tuple[Tensor, Tensor]:
         return normalize(split, data.mean, data.std, device, dtype)
 
+    if conf.data.noise:
+        return _noisy_batches(conf, data, device, dtype)
     train, aside = holdout(data.train, conf.data.validation, conf.seed) if conf.data.validation else (data.train, None)
     augment = [Shift(conf.data.shift, black(data.mean, data.std))] if conf.data.shift else []
     augment += [Flip()] if conf.data.flip else []
     batches = Batches(*ready(train), conf.data.batch_size, augment=Compose(augment) if augment else None)
     held_out = Batches(*ready(aside), _EVALUATED, shuffle=False) if aside else None
     return batches, held_out, Batches(*ready(data.test), _EVALUATED, shuffle=False)
+
+
+def _noisy_batches(
+    conf: Conf, data: DataSet, device: torch.device, dtype: torch.dtype
+) -> tuple[Batches, Batches | None, Batches]:
+    """Return batches of noisy images with the clean ones, pixels in [0, 1]; in training the noise is ever new."""
+    noise, rng = Noise(conf.data.noise), torch.Generator().manual_seed(conf.seed)
+    channels = data.shape[0]
+
+    def clean(split: Split) -> Tensor:
+        return normalize(split, [0.0] * channels, [1.0] * channels, device, dtype)[0]
+
+    def evaluated(split: Split) -> Batches:
+        images = clean(split)
+        return Batches(noise(images, rng), images, _EVALUATED, shuffle=False)
+
+    train, aside = holdout(data.train, conf.data.validation, conf.seed) if conf.data.validation else (data.train, None)
+    images = clean(train)
+    batches = Batches(images, images, conf.data.batch_size, augment=noise)
+    return batches, evaluated(aside) if aside else None, evaluated(data.test)
 
 
 _EVALUATED = 1000
@@ -138,8 +172,8 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
 
 
 @torch.no_grad()
-def _check_fit(conf: Conf, model: nn.Module, images: Tensor, classes: int) -> None:
-    """Raise ValueError where the model does not take these images or does not tell these classes apart."""
+def _check_fit(conf: Conf, model: nn.Module, images: Tensor, data: DataSet) -> None:
+    """Raise ValueError where the model does not take these images or returns something else than is asked for."""
     model.eval()
     try:
         shape = tuple(model(images).shape)
@@ -149,9 +183,11 @@ def _check_fit(conf: Conf, model: nn.Module, images: Tensor, classes: int) -> No
             f"model {conf.model.name!r} does not take images of shape {tuple(images.shape[1:])} ({reason}): "
             "choose another model, or change model.options"
         ) from None
-    if shape != (len(images), classes):
+    wanted = tuple(images.shape) if conf.data.noise else (len(images), data.num_classes)
+    if shape != wanted:
+        what = "clean images, as denoiser does" if conf.data.noise else "a number for each class"
         raise ValueError(
-            f"model {conf.model.name!r} maps {len(images)} images to {shape}, must be {(len(images), classes)}, "
-            "a number for each class: change model.options"
+            f"model {conf.model.name!r} maps {len(images)} images to {shape}, must be {wanted}, {what}: "
+            "change model.options"
         )
     model.train()

@@ -7,28 +7,28 @@ from typing import Any
 
 from torch_bregman.metrics import count_nonzeros, density, named_weights
 from torch_bregman.train.checkpoint import load_checkpoint
-from torch_bregman.train.evaluation import evaluate
+from torch_bregman.train.evaluation import judge
 from torch_bregman.train.history import Row
 from torch_bregman.train.ranks import stored_numbers
 from torch_bregman.train.setup import Parts
 
 
 def summarise(parts: Parts, rows: list[Row], best: dict[str, float], best_path: Path) -> dict[str, Any]:
-    """Return test loss and accuracy, and how many weights are left, as plain values.
+    """Return test loss and metric, and how many weights are left, as plain values.
 
     Args:
         parts: of the run, after its last epoch.
         rows: its log.
-        best: epoch and accuracy of the best checkpoint.
+        best: epoch and metric of the best checkpoint.
         best_path: that checkpoint.
     """
-    last = evaluate(parts.model, parts.test, parts.autocast)
+    loss, metric = judge(parts.model, parts.test, parts.task, parts.autocast)
     weights = list(named_weights(parts.model).values())
-    stored = stored_numbers(parts.model, parts.optimizer)
+    stored = stored_numbers(parts.model, parts.optimizer, parts.controls)
     summary = {
         "epochs": len(rows),
-        "test_accuracy": last.accuracy,
-        "test_loss": last.loss,
+        f"test_{parts.task.metric}": metric,
+        "test_loss": loss,
         "density": density(parts.model),
         "weights": sum(weight.numel() for weight in weights),
         "weights_left": sum(count_nonzeros(weights)),
@@ -40,15 +40,16 @@ def summarise(parts: Parts, rows: list[Row], best: dict[str, float], best_path: 
 
 
 def _of_best(parts: Parts, best: dict[str, float], path: Path) -> dict[str, Any]:
-    """Return the test accuracy of the epoch that did best on the images held out."""
+    """Return the test metric of the epoch that did best on the images held out."""
     model = parts.model
     final = {key: value.clone() for key, value in model.state_dict().items()}
     model.load_state_dict(load_checkpoint(path, parts.device)["model"])
-    score = evaluate(model, parts.test, parts.autocast)
+    _, metric = judge(model, parts.test, parts.task, parts.autocast)
+    name = parts.task.metric
     numbers = {
         "best_epoch": best["epoch"],
-        "best_val_accuracy": best["accuracy"],
-        "best_test_accuracy": score.accuracy,
+        f"best_val_{name}": best[name],
+        f"best_test_{name}": metric,
         "best_density": density(model),
     }
     model.load_state_dict(final)

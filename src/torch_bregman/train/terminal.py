@@ -10,7 +10,7 @@ from rich.table import Table
 
 from torch_bregman.metrics import density_report
 from torch_bregman.train.conf import Conf
-from torch_bregman.train.history import Row
+from torch_bregman.train.history import Row, metric_text
 from torch_bregman.train.observer import Result
 from torch_bregman.train.run_folder import RunFolder
 
@@ -76,12 +76,12 @@ def _progress(console: Console) -> Progress:
 
 
 def _line(row: Row, epochs: int) -> str:
-    kind = "val" if "val_accuracy" in row else "test"
+    kind = "val" if "val_loss" in row else "test"
     ranks = row.get("layer_rank")
     size = f"ranks {', '.join(map(str, ranks.values()))}" if ranks else f"density {row['density']:6.2%}"
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"{kind} accuracy {row[f'{kind}_accuracy']:6.2%}  {size}  {row['seconds']:.1f} s"
+        f"{kind} {metric_text(row, kind, wide=True)}  {size}  {row['seconds']:.1f} s"
     )
 
 
@@ -114,10 +114,10 @@ def _rank(ranks: dict[str, int], name: str) -> list[str]:
 
 def _outcome(result: Result) -> list[str]:
     summary = result.summary
-    lines = [f"test accuracy {summary['test_accuracy']:.2%} at density {summary['density']:.2%} (last epoch)"]
+    lines = [f"test {metric_text(summary, 'test')} at density {summary['density']:.2%} (last epoch)"]
     if "best_epoch" in summary:
         lines.append(
-            f"test accuracy {summary['best_test_accuracy']:.2%} at density {summary['best_density']:.2%} "
+            f"test {metric_text(summary, 'best_test')} at density {summary['best_density']:.2%} "
             f"(epoch {summary['best_epoch']}, best on the validation images)"
         )
     if "stored" in summary:

@@ -1,0 +1,50 @@
+"""All experiments by name. A new one is a file with its recipe and a line here."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from torch_bregman.experiments.acceleration import ACCELERATION_CONVNET, ACCELERATION_FULL_BATCH, ACCELERATION_MLP
+from torch_bregman.experiments.dynamic_rank import DYNAMIC_RANK
+from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GROUPS, JMLR_CONVNET_RATES
+from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER
+from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
+from torch_bregman.experiments.norms import NORMS_CONVNET, NORMS_MLP
+from torch_bregman.experiments.recipe import Experiment
+from torch_bregman.experiments.truncated_svd import TRUNCATED_SVD
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        ACCELERATION_MLP,
+        ACCELERATION_CONVNET,
+        ACCELERATION_FULL_BATCH,
+        NORMS_MLP,
+        NORMS_CONVNET,
+        DYNAMIC_RANK,
+        TRUNCATED_SVD,
+        JMLR_MLP,
+        JMLR_MLP_RATES,
+        JMLR_CONVNET,
+        JMLR_CONVNET_GROUPS,
+        JMLR_CONVNET_RATES,
+        JMLR_DENOISER,
+    )
+}
+
+
+def find(name: str) -> Experiment:
+    """Return the experiment of that name.
+
+    Raises:
+        ValueError: where there is none.
+
+    Example:
+        >>> find("jmlr-mlp").name
+        'jmlr-mlp'
+    """
+    if name not in EXPERIMENTS:
+        close = get_close_matches(name, EXPERIMENTS, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise ValueError(f"there is no experiment {name!r}: {meant}bregman experiment list names them all")
+    return EXPERIMENTS[name]

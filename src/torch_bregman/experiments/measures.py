@@ -1,0 +1,103 @@
+"""What is measured of a finished run beyond its summary."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from torch_bregman.linalg import svt_gram
+from torch_bregman.metrics import cost_report, density_report, named_weights
+from torch_bregman.optim import RegularizedOptimizer
+from torch_bregman.regularizers import Nuclear
+from torch_bregman.train import RunFolder, reopen
+from torch_bregman.train.setup import Parts
+
+
+def size(folder: RunFolder) -> dict[str, float]:
+    """Return numbers stored and multiply-adds an image, each weight as it is cheaper: non-zeros, or two thin factors.
+
+    Values are counted, not the indices that unstructured zeros need.
+    """
+    parts = reopen(folder)
+    costs = cost_report(parts.model, parts.test.images[:1], ranks=True).weights
+    shapes = {name: weight.numel() for name, weight in named_weights(parts.model).items()}
+    macs = {each.name: min(each.nonzero_macs, each.rank_macs or each.macs) for each in costs}
+    # every weight is used alike by all of its entries, so that numbers stored are to all entries what MACs are to MACs
+    stored = sum(macs[each.name] * shapes[each.name] // each.macs for each in costs)
+    return {"numbers_stored": stored, "macs_left": sum(macs.values())}
+
+
+def kernels_left(folder: RunFolder) -> dict[str, float]:
+    """Return the share of the convolutions' kernels that are not zero, over all of them."""
+    layers = [layer for layer in density_report(reopen(folder).model).layers if layer.kernel_density is not None]
+    kernels = [layer.shape[0] * layer.shape[1] for layer in layers]
+    left = sum(count * (layer.kernel_density or 0) for count, layer in zip(kernels, layers, strict=True))
+    return {"kernel_density": left / sum(kernels)}
+
+
+def thresholding(folder: RunFolder) -> dict[str, float]:
+    """Return milliseconds a step and the worst error of thresholding singular values, in 30 steps after the last epoch.
+
+    The error is ‖θ − SVT_λ(v)‖ / ‖SVT_λ(v)‖, with SVT in float64, after every step and over all low-rank weights.
+    """
+    parts = reopen(folder)
+    times, errors = [], []
+    pairs = parts.train.epoch(torch.Generator().manual_seed(0))
+    torch.set_num_threads(1)
+    for (x, y), _ in zip(pairs, range(30), strict=False):
+        times.append(_step(parts, x, y))
+        errors.append(_error(parts))
+    return {"step_ms": 1000 * float(torch.tensor(times).median()), "svt_error": max(errors)}
+
+
+def _step(parts: Parts, x: Tensor, y: Tensor) -> float:
+    """Take one step; return the seconds of this thread that it took."""
+    start = time.thread_time()
+    parts.optimizer.zero_grad()
+    cross_entropy(parts.model(x), y).backward()
+    parts.optimizer.step()
+    return time.thread_time() - start
+
+
+@torch.no_grad()
+def _error(parts: Parts) -> float:
+    optimizer = parts.optimizer
+    assert isinstance(optimizer, RegularizedOptimizer)
+    groups = [group for group in optimizer.param_groups if isinstance(group["regularizer"], Nuclear)]
+    errors = []
+    for group in groups:
+        for weight in group["params"]:
+            exact = svt_gram(optimizer.state[weight]["subgrad"].double(), group["lam"])
+            errors.append(float((weight - exact).norm() / exact.norm()))
+    return max(errors)
+
+
+def rows_left(folder: RunFolder) -> dict[str, float]:
+    """Return the share of rows (units) that are not zero, over all weights, and how many the narrowest layer has."""
+    layers = density_report(reopen(folder).model).layers
+    alive = [round(layer.shape[0] * layer.row_density) for layer in layers]
+    return {"row_density": sum(alive) / sum(layer.shape[0] for layer in layers), "narrowest": min(alive)}
+
+
+@torch.no_grad()
+def similarity(folder: RunFolder) -> dict[str, float]:
+    """Return the mean structural similarity (SSIM) of what a denoising network makes of the test images to clean ones.
+
+    Raises:
+        ValueError: where torchmetrics is missing.
+    """
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except ImportError:
+        raise ValueError("torchmetrics is not installed: pip install 'torch-bregman[images]'") from None
+    parts = reopen(folder)
+    parts.model.eval()
+    total = 0.0
+    for x, clean in parts.test.epoch():
+        found = structural_similarity_index_measure(parts.model(x), clean, data_range=1.0)
+        assert isinstance(found, Tensor)
+        total += float(found) * len(x)
+    return {"test_ssim": total / len(parts.test.labels)}

@@ -1,0 +1,126 @@
+"""The λ that leaves just as much awake as a budget allows, found by counting, without sorting all levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_BRACKET = 0.05
+"""Width of the first bracket around the guess, relative to it."""
+_WIDENED = 4
+"""So often the bracket is made wider before all levels are taken in."""
+_ROUNDING = 1e-12
+"""Relative, of sums of costs."""
+
+
+class Rated(NamedTuple):
+    """Levels, and what each of them costs while it is awake.
+
+    Args:
+        levels: the λ up to which each unit is awake, a vector.
+        cost: of a unit: one number for all, or a vector.
+    """
+
+    levels: Tensor
+    cost: float | Tensor
+
+
+class Crossing(NamedTuple):
+    """Where the budget is used up.
+
+    Args:
+        kept: the lowest level that still fits the budget; inf where nothing does.
+        dropped: the next one; 0 where everything fits.
+    """
+
+    kept: float
+    dropped: float
+
+    @property
+    def middle(self) -> float:
+        """The λ in the middle: at it what fits is awake, the rest asleep."""
+        return self.dropped if math.isinf(self.kept) else (self.kept + self.dropped) / 2
+
+
+def crossing(rated: Sequence[Rated], budget: float, guess: float = 0.0) -> Crossing:
+    """Return between which two levels the budget is used up when the highest levels come first.
+
+    Levels are counted above and below a bracket around the guess, and only those within it are sorted: with a guess
+    from ten steps ago these are few.
+
+    Args:
+        rated: levels and costs.
+        budget: what all that is awake may cost; levels are taken in falling order as long as their sum is no larger.
+        guess: near the answer, if anything is known; it costs time when wrong, never accuracy.
+
+    Raises:
+        ValueError: for levels that are nan.
+
+    Example:
+        >>> crossing([Rated(torch.tensor([1.0, 5.0, 3.0, 2.0]), 1.0)], budget=2).middle
+        2.5
+    """
+    whole = sum(_whole(each) for each in rated)
+    if budget >= whole:
+        return Crossing(min((float(each.levels.amin()) for each in rated if each.levels.numel()), default=0.0), 0.0)
+    levels, total, above = _search(rated, budget, guess)
+    count = int((total <= budget * (1 + _ROUNDING)).sum())
+    return Crossing(float(levels[count - 1]) if count else _least_above(rated, above), float(levels[count]))
+
+
+def spent(rated: Sequence[Rated], lam: float) -> float:
+    """Return what is awake at λ costs."""
+    parts = [_cost_above(each, lam) for each in rated]
+    if not parts:
+        return 0.0
+    return float(torch.stack([part.to(parts[0].device) for part in parts]).sum())  # the device is waited for once
+
+
+def _cost_above(rated: Rated, lam: float) -> Tensor:
+    awake = rated.levels > lam
+    if isinstance(rated.cost, Tensor):
+        return (rated.cost.double() * awake).sum()
+    return torch.count_nonzero(awake).double() * rated.cost
+
+
+def _whole(rated: Rated) -> float:
+    return float(rated.cost.sum()) if isinstance(rated.cost, Tensor) else len(rated.levels) * rated.cost
+
+
+def _search(rated: Sequence[Rated], budget: float, guess: float) -> tuple[Tensor, Tensor, float]:
+    """Return levels around the answer, falling, what all down to each costs, and the upper end of the bracket."""
+    width = _BRACKET
+    for _ in range(_WIDENED):
+        high = guess * (1 + width)
+        above = spent(rated, high)
+        if above <= budget:
+            levels, costs = _within(rated, guess * (1 - min(width, 1.0)), high)
+            if above + float(costs.sum()) > budget:
+                return levels, above + torch.cumsum(costs, 0), high
+        width *= 4
+    levels, costs = _within(rated, -1.0, math.inf)
+    if float(costs.sum()) <= budget:
+        raise ValueError("a target cannot be met with dual variables that are nan: lower lr or clip gradients")
+    return levels, torch.cumsum(costs, 0), math.inf
+
+
+def _within(rated: Sequence[Rated], low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Return the levels in (low, high], falling, and their costs, in float64 on the CPU."""
+    levels, costs = [], []
+    for each in rated:
+        inside = (each.levels > low) & (each.levels <= high)
+        chosen = each.levels[inside]
+        levels.append(chosen.double().cpu())
+        cost = each.cost[inside].double().cpu() if isinstance(each.cost, Tensor) else chosen.new_full((), each.cost)
+        costs.append(cost.double().cpu().expand(len(chosen)))
+    ordered = torch.cat(levels).sort(descending=True, stable=True)
+    return ordered.values, torch.cat(costs)[ordered.indices]
+
+
+def _least_above(rated: Sequence[Rated], lam: float) -> float:
+    above = [each.levels[each.levels > lam] for each in rated]
+    return min((float(levels.amin()) for levels in above if levels.numel()), default=math.inf)

@@ -1,0 +1,104 @@
+"""Which weights are kept for good, exactly as many as a target allows, and how their support is held."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_bregman.optim import RegularizedOptimizer
+from torch_bregman.regularizers import Nuclear
+from torch_bregman.schedulers.watched import Group, Watched, dual
+
+
+def kept_levels(watched: Watched, number: int, budget: float) -> list[Tensor]:
+    """Return for each weight which of its levels are kept: the highest ones, exactly as many as the budget allows.
+
+    Among equal levels the first are kept.
+    """
+    rated = watched.rated(number)
+    levels = torch.cat([each.levels.double().cpu() for each in rated])
+    costs = [torch.as_tensor(each.cost, dtype=torch.float64).cpu().expand(len(each.levels)) for each in rated]
+    order = levels.argsort(descending=True, stable=True)
+    count = int((torch.cumsum(torch.cat(costs)[order], 0) <= budget * (1 + 1e-12)).sum())
+    kept = torch.zeros(len(levels), dtype=torch.bool)
+    kept[order[:count]] = True
+    parts = kept.split([len(each.levels) for each in rated])
+    return [part.to(each.levels.device) for part, each in zip(parts, rated, strict=True)]
+
+
+def kept_entries(watched: Watched) -> list[Tensor | int]:
+    """Return for each weight the mask of what is kept, or the rank under a nuclear norm; all targets are met.
+
+    Without a target it is what is awake.
+    """
+    members, optimizer = list(watched.members()), watched.optimizer
+    found: list[Tensor | int] = [
+        min(group["regularizer"].matrix(param).shape) if isinstance(group["regularizer"], Nuclear) else param == param
+        for _, group, param in members
+    ]
+    for number, budget in enumerate(watched.budgets()):
+        for i, kept in enumerate(kept_levels(watched, number, budget)):
+            _, group, param = members[i]
+            mine = found[i]
+            if isinstance(mine, int):
+                found[i] = min(mine, int(kept.sum()))
+            else:
+                v = dual(optimizer, group, param)
+                found[i] = mine & watched.sizes[number].entries(kept, group["regularizer"], v)
+    return found
+
+
+def awake(watched: Watched) -> list[Tensor | int]:
+    """Return for each weight the mask of what is not zero, or its rank under a nuclear norm."""
+    return [
+        len(watched.optimizer.factors(param)[0]) if isinstance(group["regularizer"], Nuclear) else param != 0
+        for _, group, param in watched.members()
+    ]
+
+
+class Support:
+    """A weight that is zero off a mask, for good.
+
+    Args:
+        param: the weight.
+        mask: of its shape, true where it may be other than zero.
+    """
+
+    def __init__(self, param: Tensor, mask: Tensor) -> None:
+        self.param, self.mask = param, mask
+
+    @torch.no_grad()
+    def clear(self, optimizer: RegularizedOptimizer, group: Group) -> None:
+        """Set all off the mask to 0, the momentum too; what the mask adds to what is awake wakes."""
+        missing = self.mask & (self.param == 0)
+        if missing.any():
+            self._wake(missing, group, dual(optimizer, group, self.param))
+        self.param.mul_(self.mask)
+        for name, value in optimizer.state.get(self.param, {}).items():
+            if name != "subgrad" and isinstance(value, Tensor) and value.shape == self.param.shape:
+                value.mul_(self.mask)
+
+    def _wake(self, missing: Tensor, group: Group, v: Tensor) -> None:
+        """Set what sleeps on the mask to what it would be under a λ that is just small enough."""
+        regularizer = group["regularizer"]
+        levels = regularizer.levels(v)
+        own = regularizer.spread(levels, v)
+        lam = float(own[~self.mask].max()) if bool((~self.mask).any()) else 0.0
+        lam = min(lam, float(group["lam"]), float(own[missing].min()) * 0.999)
+        image = regularizer.mirror(v, float(group.get("delta", 1.0)), lam=lam)
+        self.param.copy_(torch.where(missing, image.to(self.param.dtype), self.param))
+
+    def hold(self) -> None:
+        """From now on, mask every gradient."""
+        self.param.register_hook(partial(_masked, self.mask))
+
+    def state(self) -> dict[str, Any]:
+        """Return the mask."""
+        return {"mask": self.mask}
+
+
+def _masked(mask: Tensor, grad: Tensor) -> Tensor:
+    return grad * mask

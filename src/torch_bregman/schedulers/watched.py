@@ -1,0 +1,196 @@
+"""The weights that share one λ: their levels, read off the dual variables, against the budget of each target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
+from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer
+from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, spent
+from torch_bregman.schedulers.sizes import Size
+from torch_bregman.views import Elements, Filters, Kernels, Rows
+
+Group = dict[str, Any]
+_EXACT = 1 << 19
+"""Up to that many weights all levels are looked at, above it those of some rows of each weight."""
+_SAMPLED, _ROWS = 1 << 15, 64
+"""Entries and rows that a sample has of each weight, at least."""
+
+
+class Watched:
+    """Weights under one λ, or under λ's in the proportion they started with, and what they may cost.
+
+    Args:
+        optimizer: where the duals are.
+        indices: of groups with a regulariser each, steered together.
+        sizes: the targets; the tightest decides.
+        beside: further weights that count to the whole but are not steered.
+
+    Raises:
+        ValueError: where a regulariser makes nothing of the kind sleep, or what is not steered is too large by itself.
+    """
+
+    def __init__(
+        self,
+        optimizer: RegularizedOptimizer,
+        indices: Sequence[int],
+        sizes: Sequence[Size],
+        beside: Sequence[Tensor] = (),
+    ) -> None:
+        self.optimizer, self.indices, self.sizes = optimizer, tuple(indices), tuple(sizes)
+        largest = max((float(group["lam"]) for group in self.groups), default=0.0)
+        self.shares = [float(group["lam"]) / largest if largest else 1.0 for group in self.groups]
+        members = list(self.members())
+        if not members:
+            raise ValueError("a target needs weights of 2 or more dimensions under a regularizer, found none")
+        for _, group, param in members:
+            if not isinstance(group["regularizer"], Nuclear):
+                group["regularizer"].levels(param.detach())  # says which regularisers let nothing sleep
+        self.fixed = [sum(_beside(size, param) for param in beside) for size in self.sizes]
+        self.wholes = [
+            sum(size.whole(param, group["regularizer"]) for _, group, param in members) + fixed
+            for size, fixed in zip(self.sizes, self.fixed, strict=True)
+        ]
+        self.budgets()
+        self._sampled = sum(param.numel() for _, _, param in members) > _EXACT
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups as they are now: `load_state_dict` of an optimizer makes new ones."""
+        return [self.optimizer.param_groups[index] for index in self.indices]
+
+    def members(self) -> Iterable[tuple[float, Group, Tensor]]:
+        """Return share of λ, group and weight of all that is steered."""
+        for share, group in zip(self.shares, self.groups, strict=True):
+            for param in group["params"]:
+                if param.ndim >= 2 and param.numel() and share:
+                    yield share, group, param
+
+    def budgets(self, factor: float = 1.0) -> list[float]:
+        """Return what the steered weights may cost, for each target.
+
+        Args:
+            factor: times the goals, up to the whole.
+        """
+        allowed = []
+        for size, fixed, whole in zip(self.sizes, self.fixed, self.wholes, strict=True):
+            wanted = min(size.budget(whole) * factor, whole)
+            if wanted <= fixed:
+                raise ValueError(
+                    f"a target of {size.name} {size.goal:g} cannot be met: weights without a regularizer alone have "
+                    f"{fixed:g}; raise it above that, or give them a regularizer"
+                )
+            allowed.append(wanted - fixed)
+        return allowed
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the groups have lost their regulariser to a consolidation."""
+        return all(isinstance(group["regularizer"], NoRegularizer) for group in self.groups)
+
+    @property
+    def lam(self) -> float:
+        """The λ in force, of the group with the largest."""
+        return max(float(g["lam"]) / share for g, share in zip(self.groups, self.shares, strict=True) if share)
+
+    def set_lam(self, lam: float) -> None:
+        """Set λ, and leave the duals alone: the weights answer at the next step."""
+        for group, share in zip(self.groups, self.shares, strict=True):
+            group["lam"] = lam * share
+
+    def lam_wanted(self, factor: float = 1.0, turn: int | None = None) -> float:
+        """Return the λ at which what is awake meets the budgets.
+
+        Args:
+            factor: times the goals.
+            turn: of the sample, which takes other rows at every turn; None for all levels.
+        """
+        return max(self._crossing(i, budget, turn).middle for i, budget in enumerate(self.budgets(factor)))
+
+    def gap(self, factor: float = 1.0, turn: int | None = None) -> float:
+        """Return by which share what is awake exceeds the budget, or falls short of it (negative)."""
+        lam, gaps = self.lam, []
+        for i, budget in enumerate(self.budgets(factor)):
+            gaps.append(spent(self.rated(i, turn, awake=True), lam) / budget - 1)
+        return max(gaps)
+
+    def _crossing(self, number: int, budget: float, turn: int | None) -> Crossing:
+        """Find the crossing among what is awake where that is enough to know it, for low ranks are cheap to know."""
+        lam = self.lam
+        if any(isinstance(group["regularizer"], Nuclear) for group in self.groups):
+            awake = self.rated(number, turn, awake=True)
+            if spent(awake, lam) > budget:
+                return crossing(awake, budget, lam)
+        return crossing(self.rated(number, turn), budget, lam)
+
+    def rated(self, number: int, turn: int | None = None, *, awake: bool = False) -> list[Rated]:
+        """Return levels and costs of all weights, under one λ.
+
+        Args:
+            number: which target.
+            turn: of the sample, None for all levels.
+            awake: whether singular directions that sleep may be left out.
+        """
+        return [self._rate(self.sizes[number], *member, turn, awake) for member in self.members()]
+
+    def _rate(self, size: Size, share: float, group: Group, param: Tensor, turn: int | None, awake: bool) -> Rated:
+        regularizer = group["regularizer"]
+        if awake and isinstance(regularizer, Nuclear):
+            levels = self.optimizer.spectrum(param) / float(group.get("delta", 1.0)) + float(group["lam"])
+            return Rated(levels / share, size.directions(len(levels), regularizer, param).to(levels.device))
+        v, every = dual(self.optimizer, group, param), 1
+        if turn is not None and self._sampled and _has_rows(regularizer, size):
+            every = max(1, min(v.shape[0] // _ROWS, v.numel() // _SAMPLED))
+        part = v[turn % every :: every] if every > 1 and turn is not None else v
+        levels, cost = size.rate(regularizer, part, param)
+        return Rated(levels if share == 1 else levels / share, cost * (v.numel() / part.numel()))
+
+
+def dual(optimizer: RegularizedOptimizer, group: Group, param: Tensor) -> Tensor:
+    """Return the dual variable of a weight, the weight itself where there is none."""
+    state = optimizer.state.get(param, {})
+    if "subgrad" in state:
+        return state["subgrad"]
+    if isinstance(optimizer, MirrorOptimizer):
+        return group["regularizer"].inverse_mirror(param.detach().float(), group["delta"], lam=group["lam"])
+    return param.detach()
+
+
+def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tuple[list[int], list[Tensor]]:
+    """Return the indices of the groups with a regulariser, and the weights of all others.
+
+    Args:
+        optimizer: any of this library.
+        groups: indices of those to steer; what is not among them does not count. Default all, and everything counts.
+
+    Raises:
+        ValueError: where there is nothing to steer, or layers hold their duals themselves.
+    """
+    indices = range(len(optimizer.param_groups)) if groups is None else groups
+    chosen = {index: optimizer.param_groups[index] for index in indices}
+    if any(group.get("factored") for group in chosen.values()):
+        raise ValueError(
+            "layers in factors keep their duals themselves, and no target steers them: train dense weights by LinBreg "
+            "or AdaBreg with Nuclear, or set lam by hand"
+        )
+    found = [index for index, group in chosen.items() if not isinstance(group["regularizer"], NoRegularizer)]
+    if not found:
+        raise ValueError("a target needs a group with a regularizer, e.g. L1(0.1): the optimizer has none")
+    others = [group for index, group in chosen.items() if index not in found]
+    return found, [param for group in others for param in group["params"] if param.ndim >= 2]
+
+
+def _beside(size: Size, param: Tensor) -> float:
+    """Return what a weight without a regulariser adds."""
+    return size.entry(param) * param.numel() if size.name not in ("rank", "units") else 0.0
+
+
+def _has_rows(regularizer: Regularizer, size: Size) -> bool:
+    """Return whether some rows of a weight are some of its groups, whole."""
+    views = [getattr(regularizer, "view", None), getattr(size, "view", None) if size.name == "units" else None]
+    return not isinstance(regularizer, Nuclear) and all(
+        view is None or str(view) in {each.name for each in (Elements, Rows, Filters, Kernels)} for view in views
+    )

@@ -1,0 +1,154 @@
+"""The size that a run asks for, and how it gets there. Does not need torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch_bregman.train.checked import Checked, refuse_idle
+
+GOALS = ("density", "units", "rank", "params", "macs", "bytes")
+"""Fields of `TargetConf` that ask for a size."""
+
+
+@dataclass
+class TargetConf(Checked):
+    """How large the network may be: λ is then found by a controller, and the last steps train what is left.
+
+    A goal up to 1 is a share of the dense network's, above 1 a number. Of several the tightest decides.
+
+    Args:
+        density: of weights that are not zero, e.g. 0.02.
+        units: of live groups (rows, or the view of the regulariser).
+        rank: of all weights together; the regulariser is then nuclear.
+        params: of numbers that store the weights, low ranks as two factors.
+        macs: of multiply-adds an image.
+        bytes: of memory for the weights, single ones with an index of 4 bytes.
+        scope: global for one λ and the whole network, layer for a λ and the target in each weight.
+        controller: quantile or feedback; none keeps λ, as proxsgd needs it.
+        relaxation: how far λ goes at a time; by default 0.1, for linbreg 0.2, for feedback 0.02.
+        every: steps between two looks.
+        ramp: how the target gets from `start` to the goal: cubic, linear, log or none.
+        start: share of the dense network at which the ramp starts, more or less than the goal; by default the larger of
+            0.2 and twice the goal.
+        ramp_over: share of all steps that the ramp takes.
+        consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser.
+        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr.
+        warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, 0 else.
+    """
+
+    density: float | None = None
+    units: float | None = None
+    rank: float | None = None
+    params: float | None = None
+    macs: float | None = None
+    bytes: float | None = None
+    scope: Literal["global", "layer"] = "global"
+    controller: Literal["quantile", "feedback", "none"] = "quantile"
+    relaxation: float | None = None
+    every: int = 10
+    ramp: Literal["cubic", "linear", "log", "none"] = "cubic"
+    start: float | None = None
+    ramp_over: float = 0.5
+    consolidate: float = 0.3
+    consolidate_lr: float | None = None
+    warm_up: float | None = None
+
+    def check(self) -> None:
+        """Check ranges, and that nothing is set without a goal."""
+        for name, value in self.goals().items():
+            if not value > 0:
+                raise ValueError(f"target.{name} must be a number > 0, got {value!r}: 0.05 is 5 %, 5000 a number")
+        if self.density is not None and self.density > 1 and self.density != int(self.density):
+            raise ValueError(f"target.density must be a share up to 1 or a whole number, got {self.density!r}")
+        if not self.asked:
+            goals = ", ".join(GOALS)
+            refuse_idle("target", self, set(), f"no goal (one of {goals})")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        for name in ("ramp_over", "consolidate", "warm_up"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"target.{name} must lie in [0, 1), got {value!r}: a share of all steps")
+        if self.relaxation is not None and not 0 < self.relaxation <= 1:
+            raise ValueError(f"target.relaxation must lie in (0, 1], got {self.relaxation!r}")
+        if self.start is not None and not 0 < self.start <= 1:
+            raise ValueError(f"target.start must lie in (0, 1], got {self.start!r}: a share of the dense network")
+        if self.every < 1:
+            raise ValueError(f"target.every must be a number >= 1, got {self.every!r}: steps between two looks")
+        if self.consolidate_lr is not None and not 0 <= self.consolidate_lr < math.inf:
+            raise ValueError(f"target.consolidate_lr must be a number >= 0, got {self.consolidate_lr!r}")
+        if self.ramp_over + self.consolidate > 1:
+            raise ValueError(
+                f"target.ramp_over {self.ramp_over:g} and target.consolidate {self.consolidate:g} are more than all "
+                "steps: make one of them smaller"
+            )
+
+    def goals(self) -> dict[str, float]:
+        """Return the sizes asked for, by name."""
+        found = {name: getattr(self, name) for name in GOALS}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def asked(self) -> bool:
+        """Whether a size is asked for."""
+        return bool(self.goals())
+
+
+_LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
+_RATES = {"linbreg": 0.1, "adabreg": 0.01}
+_RATES_LOW_RANK = {"linbreg": 0.1, "adabreg": 0.003}
+
+
+def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
+
+    AdaBreg with learning rate 0.01 (0.003 for low rank), or LinBreg with Nesterov momentum if it is asked for; a start
+    at the density at which the ramp starts, or at rank 4.
+
+    Example:
+        >>> with_recipe({"target": {"density": 0.02}})["optim"]
+        {'name': 'adabreg', 'lr': 0.01}
+    """
+    target = plain.get("target")
+    if not isinstance(target, dict) or all(target.get(goal) is None for goal in GOALS):
+        return plain
+    parts = ("optim", "regularizer", "start")
+    if not all(isinstance(plain.get(part, {}), dict) for part in parts):
+        return plain  # built in code, or not a mapping, which is refused elsewhere
+    optim, regularizer, start = ({**plain.get(part, {})} for part in parts)
+    if target.get("rank") is not None:
+        regularizer.setdefault("name", "nuclear")
+    low_rank = regularizer.get("name") in _LOW_RANK
+    _move(optim, low_rank)
+    _begin(start, target, low_rank)
+    return {**plain, "optim": optim, "regularizer": regularizer, "start": start}
+
+
+def _move(optim: dict[str, Any], low_rank: bool) -> None:
+    name = optim.setdefault("name", "adabreg")
+    rates = _RATES_LOW_RANK if low_rank else _RATES
+    if name in rates:
+        optim.setdefault("lr", rates[name])
+    if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
+        optim.update(momentum=0.9, nesterov=True)
+
+
+def _begin(start: dict[str, Any], target: dict[str, Any], low_rank: bool) -> None:
+    kind = start.setdefault("kind", "low_rank" if low_rank else "sparse")
+    if kind == "sparse" and "density" not in start:
+        goal, share = target.get("density"), target.get("start")
+        known = isinstance(share, (int, float)) and 0 < share <= 1
+        start["density"] = share if known else ramp_start(goal if isinstance(goal, (int, float)) else 0.0)
+
+
+def ramp_start(goal: float) -> float:
+    """Return the share of the dense network at which a ramp to a goal starts: max(0.2, 2·goal), at most 1.
+
+    Example:
+        >>> ramp_start(0.01), ramp_start(0.25), ramp_start(0.7)
+        (0.2, 0.5, 1.0)
+    """
+    return min(max(0.2, 2 * goal), 1.0) if goal <= 1 else 0.2

@@ -1,0 +1,125 @@
+"""From the size that a configuration asks for to what steers λ, freezes the network and sets the learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer, lr_scheduler
+
+import torch_bregman.schedulers as schedulers
+from torch_bregman.metrics import trace_uses
+from torch_bregman.optim import RegularizedOptimizer
+from torch_bregman.schedulers import Consolidation, Schedule, Size, SizeControl
+from torch_bregman.train.conf import Conf
+from torch_bregman.train.target_conf import ramp_start
+
+_KINDS = {
+    "density": schedulers.Density,
+    "units": schedulers.Units,
+    "rank": schedulers.Rank,
+    "params": schedulers.Parameters,
+    "bytes": schedulers.Bytes,
+}
+
+
+def build_controls(conf: Conf, optimizer: Optimizer, model: nn.Module, image: Tensor, steps: int) -> list[Schedule]:
+    """Return what is to be advanced after each step: the controller of λ, and the consolidation.
+
+    Args:
+        conf: the run.
+        optimizer: of the run.
+        model: of the run, to count multiply-adds.
+        image: a batch of one.
+        steps: batches an epoch.
+
+    Raises:
+        ValueError: for an optimizer without λ, or targets that cannot be met.
+    """
+    target = conf.target
+    if not target.asked:
+        return []
+    if not isinstance(optimizer, RegularizedOptimizer):
+        raise ValueError(f"target needs a Bregman or proximal optimizer, got {conf.optim.name}: use adabreg or linbreg")
+    sizes = [_size(name, goal, model, image) for name, goal in target.goals().items()]
+    total = conf.epochs * steps
+    scope = "group" if target.scope == "layer" else "global"
+    found: list[Schedule] = []
+    if target.controller != "none":
+        found.append(_controller(conf, optimizer, sizes, total))
+    if target.consolidate:
+        at = max(1, frozen_from(conf, total))
+        found.append(Consolidation(optimizer, *sizes, at=at, scope=scope))
+    return found
+
+
+def build_rates(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
+    """Return the learning rate of a run with a target: by cosine to a tenth, after the freeze by cosine to 0.
+
+    Args:
+        conf: the run.
+        optimizer: of the run.
+        steps: batches an epoch.
+    """
+    total = conf.epochs * steps
+    end = frozen_from(conf, total)
+    lr = conf.optim.lr or 0.0
+    after = 0.5 if conf.target.consolidate_lr is None else conf.target.consolidate_lr / lr if lr else 0.0
+    given = conf.target.warm_up
+    warm = (given if given is not None else 0.03 if conf.optim.name in ("linbreg", "bregman") else 0.0) * total
+
+    def factor(step: int) -> float:
+        if step >= end:
+            return after * _falling((step - end) / max(total - end, 1))
+        rising = min((step + 1) / warm, 1.0) if warm else 1.0
+        return rising * (0.1 + 0.9 * _falling(step / end))
+
+    return lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def frozen_from(conf: Conf, total: int) -> int:
+    """Return the number of steps before the freeze."""
+    return round(total * (1 - conf.target.consolidate))
+
+
+def _falling(share: float) -> float:
+    return (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+
+def _size(name: str, goal: float, model: nn.Module, image: Tensor) -> Size:
+    if name in _KINDS:
+        return _KINDS[name](goal)
+    uses: dict[Tensor, float] = {}
+    for use in trace_uses(model, image).weights:
+        if use.weight is not None:
+            uses[use.weight] = uses.get(use.weight, 0.0) + use.times
+    return schedulers.MultiplyAdds(goal, uses)
+
+
+def _controller(conf: Conf, optimizer: RegularizedOptimizer, sizes: list[Size], total: int) -> SizeControl:
+    target = conf.target
+    kind = {"quantile": schedulers.LamByQuantile, "feedback": schedulers.LamByFeedback}[target.controller]
+    usual = 0.02 if target.controller == "feedback" else 0.2 if conf.optim.name == "linbreg" else 0.1
+    control = kind(
+        optimizer,
+        *sizes,
+        relaxation=usual if target.relaxation is None else target.relaxation,
+        every=target.every,
+        scope="group" if target.scope == "layer" else "global",
+    )
+    control.ramp = _ramp(conf, control, total)
+    return control
+
+
+def _ramp(conf: Conf, control: SizeControl, total: int) -> schedulers.Calendar | None:
+    """Return what the goals are multiplied by: at first the share at which the ramp starts over the tightest goal."""
+    target = conf.target
+    if target.ramp == "none":
+        return None
+    watched = control.watched[0]
+    goal = min(size.budget(whole) / whole for size, whole in zip(watched.sizes, watched.wholes, strict=True))
+    first = (ramp_start(goal) if target.start is None else target.start) / goal
+    steps = max(1, round(total * target.ramp_over))
+    kind = {"cubic": schedulers.cubic, "linear": schedulers.linear, "log": schedulers.geometric}[target.ramp]
+    return kind(first, 1.0, steps)

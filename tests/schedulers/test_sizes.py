@@ -1,0 +1,118 @@
+"""Sizes: what a budget leaves awake, against sorting everything; what each target counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import torch_bregman as tb
+from torch_bregman.schedulers import Bytes, Density, MultiplyAdds, Parameters, Rank, Size, Units
+from torch_bregman.schedulers.quantile import Rated, crossing, spent
+
+LEVELS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 8, width=32))
+
+
+def by_sorting(levels: list[np.ndarray], costs: list[np.ndarray], budget: float) -> tuple[float, float]:
+    """Return the lowest level kept and the first one dropped, by sorting all."""
+    x, c = np.concatenate(levels).astype(float), np.concatenate(costs)
+    order = np.argsort(-x, kind="stable")
+    kept = int((np.cumsum(c[order]) <= budget * (1 + 1e-12)).sum())
+    return (x[order[kept - 1]] if kept else math.inf), (x[order[kept]] if kept < len(x) else 0.0)
+
+
+@given(
+    levels=st.lists(LEVELS, min_size=1, max_size=3),
+    cost=st.sampled_from([1.0, 5.0, 0.25]),
+    share=st.floats(0, 1.2),
+    guess=st.floats(0, 10),
+)
+def test_the_crossing_is_that_of_sorting_whatever_the_guess(
+    levels: list[np.ndarray], cost: float, share: float, guess: float
+) -> None:
+    costs = [np.full(len(x), cost * (i + 1)) for i, x in enumerate(levels)]
+    budget = share * sum(c.sum() for c in costs)
+    rated = [Rated(torch.from_numpy(x), cost * (i + 1)) for i, x in enumerate(levels)]
+    assert tuple(crossing(rated, budget, guess)) == by_sorting(levels, costs, budget)
+    by_entry = [Rated(torch.from_numpy(x), torch.from_numpy(c)) for x, c in zip(levels, costs, strict=True)]
+    assert tuple(crossing(by_entry, budget, guess)) == by_sorting(levels, costs, budget)
+
+
+@given(levels=LEVELS, lam=st.floats(0, 8))
+def test_what_is_spent_is_what_lies_above(levels: np.ndarray, lam: float) -> None:
+    lam = float(np.float32(lam))
+    assert spent([Rated(torch.from_numpy(levels), 3.0)], lam) == 3 * int((levels > lam).sum())
+
+
+def test_levels_that_are_nan_are_refused() -> None:
+    with pytest.raises(ValueError, match="nan: lower lr"):
+        crossing([Rated(torch.tensor([math.nan, 1.0, math.nan]), 1.0)], budget=1.5)
+
+
+def conv() -> Tensor:
+    return torch.zeros(6, 4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "regularizer", "param", "whole", "levels", "cost"),
+    [
+        (Density(0.5), tb.L1(), torch.zeros(6, 4), 24, 24, 1),
+        (Density(0.5), tb.GroupL2(view="kernels"), conv(), 216, 24, 9),
+        (Density(0.5), tb.SparseGroup(view="rows"), torch.zeros(6, 4), 24, 24, 1),
+        (Units(0.5), tb.GroupL2(view="columns"), torch.zeros(6, 4), 4, 4, 1),
+        (Units(0.5), tb.L1(), torch.zeros(6, 4), 6, 6, 1),
+        (Units(0.5, view="columns"), tb.L1(), torch.zeros(6, 4), 4, 4, 1),
+        (Parameters(9.0), tb.GroupL2(view="filters"), conv(), 216, 6, 36),
+        (MultiplyAdds(0.5), tb.L1(), torch.zeros(6, 4), 24, 24, 1),
+        (Bytes(0.5), tb.L1(), torch.zeros(6, 4), 96, 24, 8),
+        (Bytes(0.5), tb.GroupL2(), torch.zeros(6, 4, dtype=torch.float64), 192, 6, 32),
+    ],
+)
+def test_what_is_counted(size: Size, regularizer: Any, param: Tensor, whole: float, levels: int, cost: float) -> None:
+    assert size.whole(param, regularizer) == whole
+    rated = size.rate(regularizer, param, param)
+    assert (len(rated.levels), rated.cost) == (levels, cost)
+
+
+@pytest.mark.parametrize("size", [Parameters(9.0), MultiplyAdds(9.0), Bytes(9.0)])
+def test_a_rank_costs_its_factors_until_the_dense_weight_is_less(size: Size) -> None:
+    weight, regularizer = torch.zeros(6, 4), tb.Nuclear()
+    costs = size.rate(regularizer, weight, weight).cost
+    unit = 4 if isinstance(size, Bytes) else 1
+    assert isinstance(costs, Tensor)
+    assert costs.tolist() == [10 * unit, 10 * unit, 4 * unit, 0]
+    assert float(costs.sum()) == size.whole(weight, regularizer)
+
+
+def test_multiply_adds_count_every_use() -> None:
+    weight = nn.Parameter(conv())
+    size = MultiplyAdds(0.5, {weight: 100})
+    assert size.whole(weight, tb.L1()) == 21600
+    assert size.rate(tb.GroupL2(view="kernels"), weight.detach(), weight).cost == 900
+
+
+@pytest.mark.parametrize("kind", [Density, Units, Rank, Parameters, MultiplyAdds, Bytes])
+@pytest.mark.parametrize("goal", [0.0, -1.0, math.nan, math.inf])
+def test_a_goal_must_be_above_zero(kind: Any, goal: float) -> None:
+    with pytest.raises(ValueError, match=rf"a target of {kind.name} must be a number > 0, got {goal!r}"):
+        kind(goal)
+
+
+@pytest.mark.parametrize(
+    ("size", "regularizer", "message"),
+    [
+        (Density(0.5), tb.Nuclear(), "nuclear makes no single weights sleep: set a target of rank or params"),
+        (Units(0.5), tb.Nuclear(), "nuclear makes no units sleep"),
+        (Rank(5.0), tb.L1(), "a target of rank needs the nuclear norm, got l1"),
+    ],
+)
+def test_what_a_regularizer_does_not_make_sleep(size: Size, regularizer: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        size.whole(torch.zeros(3, 3), regularizer)
