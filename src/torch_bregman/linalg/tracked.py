@@ -117,7 +117,7 @@ class TrackedEngine(Engine):
             done += 1
             following = self._reseeded(seen)
             k, rank = Q.shape[-2], seen.rank(t)
-            if k - rank < _room(rank):
+            if _is_tight(k, rank, V.shape[-1]):
                 Q, least = self._grown(following, _block(rank) if rank < k else 2 * k), done + 2
                 continue
             error, allowed = seen.error(Q, t, seen.outside(energy)), self._allowed(seen, t)
@@ -203,12 +203,12 @@ class TrackedEngine(Engine):
 
 def _block(rank: int) -> int:
     """Return the size of the block for a rank: some more rows, rounded up."""
-    return -(-(rank + max(6, math.ceil(rank / 3))) // _STEP) * _STEP
+    return -(-(rank + max(4, math.ceil(rank / 3))) // _STEP) * _STEP
 
 
-def _room(rank: int) -> int:
-    """Return how many values of a block must lie below t: with less room, one pass is seldom enough."""
-    return max(2, min(rank // 4, _STEP))
+def _is_tight(k: int, rank: int, short: int) -> bool:
+    """Return whether too few values of a block lie below t; with less room than here, one pass is seldom enough."""
+    return k - rank < 2 or (k - rank < min(rank // 4, _STEP) and _block(rank) <= DENSE * short)
 
 
 def _orthogonal(rows: Tensor, Q: Tensor) -> Tensor:
