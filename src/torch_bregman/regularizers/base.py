@@ -38,6 +38,11 @@ class Regularizer(ABC):
     deterministic: ClassVar[bool] = True
     """Whether the same input always gives the same result; false for random maps only."""
 
+    @property
+    def joint(self) -> bool:
+        """Whether all tensors of an optimizer's group are one argument, as in `UnitL2`."""
+        return False
+
     def __post_init__(self) -> None:
         check_lam(self.lam)
 
