@@ -3,8 +3,8 @@
     python benchmarks/shipped_configs.py --seeds 5 mlp-sample mlp-dense
 
 Results go to benchmarks/results/shipped_configs.json, one entry a configuration and seed, and from there to the table
-beside it. What is there for the same configuration is not trained again. mlp-mnist and mlp-mnist-adabreg are variants of
-`bregman experiment run jmlr-mlp`.
+beside it. What is there for the same configuration is not trained again. mlp-mnist and mlp-mnist-adabreg are variants
+of `bregman experiment run jmlr-mlp`.
 """
 
 from __future__ import annotations
