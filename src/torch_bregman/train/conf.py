@@ -151,7 +151,7 @@ class OptimConf(Checked):
         weight_decay: into the dual for Bregman methods.
         delta: δ > 0, the elastic-net parameter.
         backtracking: factor by which pgd shrinks τ.
-        compiled: one compiled pass a step; costs up to a minute at the start.
+        compiled: one compiled pass a step; needs a C compiler on a CPU, and waits for it at the start.
         base: class in torch.optim that bregman runs on the dual variables, e.g. RMSprop.
         options: what else that class takes.
     """
