@@ -82,9 +82,9 @@ JMLR_CONVNET = Experiment(
     scales={
         "smoke": Scale("1 epoch of the embedded sample, 1 seed.", 1, _SMOKE),
         "small": Scale(
-            "3 epochs where the paper has 100, 3 seeds; dense SGD, LinBreg with momentum, AdaBreg and ProxSGD only.",
+            "2 epochs where the paper has 100, 3 seeds; dense SGD, LinBreg with momentum, AdaBreg and ProxSGD only.",
             3,
-            {"epochs": 3},
+            {"epochs": 2},
         ),
         "full": Scale("As published: 100 epochs, 3 seeds.", 3, {}),
     },
