@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ from torch_bregman.compaction.thinning import Factors, thin_out
 from torch_bregman.graph import UnitGraph, Unsupported, trace_units
 from torch_bregman.layers import LowRankLinear, from_factored
 from torch_bregman.metrics import cost_report
-from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.regularizers import Nuclear
+
+if TYPE_CHECKING:
+    from torch_bregman.optim import RegularizedOptimizer
 
 FORMAT = 1
 _TOLERANCE = 1e-5
@@ -71,7 +73,7 @@ def compact(
     Example:
         >>> import torch_bregman as tb
         >>> model = tb.models.mlp([6, 50, 3])
-        >>> model.fc2.weight[:, 4:] = 0
+        >>> _ = model.fc2.weight.data[:, 4:].zero_()
         >>> small, report = compact(model, torch.randn(2, 6), batch_sizes=())
         >>> print(small.fc1, report.parameters)
         Linear(in_features=6, out_features=4, bias=True) (503, 43)
@@ -99,14 +101,25 @@ def compact(
         tuple(latencies),
         error,
         graph.pinned,
-        {"format": FORMAT, "model": type(model).__name__, "state": signature(dense), "steps": steps},
+        {
+            "format": FORMAT,
+            "model": type(model).__name__,
+            "state": signature(dense),
+            "steps": steps,
+            "compact": signature(small),
+        },
     )
     return small, report
 
 
 def signature(model: nn.Module) -> dict[str, list[int]]:
-    """Return the shape of every tensor in the state of a model."""
-    return {name: list(t.shape) for name, t in model.state_dict().items() if isinstance(t, Tensor)}
+    """Return the shape of every tensor in the state of a model, tied ones once."""
+    seen: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor):
+            seen.setdefault(id(tensor), name)
+    state = model.state_dict(keep_vars=True)
+    return {name: list(state[name].shape) for name in seen.values()}
 
 
 def _check(round_to: int, batch_sizes: Sequence[int], sparse: str, tolerance: float) -> None:
@@ -162,7 +175,9 @@ def remove_units(model: nn.Module, graph: UnitGraph, living: Living) -> list[Ste
     for name, offset in biases.items():
         bias: Any = model.get_submodule(name.rpartition(".")[0]).bias
         bias += offset
-    for (name, dim), mask in living.kept.items():
+    added = {(f"{step['module']}.bias".lstrip("."), 0): f"{step['module']}.weight".lstrip(".") for step in steps}
+    cuts = {key: living.kept[weight, 0] for key, weight in added.items() if (weight, 0) in living.kept}
+    for (name, dim), mask in {**living.kept, **cuts}.items():
         steps.append(slice_step(name, dim, mask))
         apply_step(model, steps[-1])
     for name, module in dict(model.named_modules()).items():

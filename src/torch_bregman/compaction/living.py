@@ -38,7 +38,7 @@ def find_living(model: nn.Module, graph: UnitGraph, round_to: int = 1) -> Living
     tensors: dict[str, Tensor] = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     tensors = {name: tensor.detach() for name, tensor in tensors.items()}
     constants = _foldable(model, graph)
-    count = 1 + max((int(axis.units.max()) for axis in graph.axes if len(axis.units)), default=0)
+    count = 1 + max(graph.units(), default=0)
     alive = torch.zeros(count, dtype=torch.bool)
     for unit in graph.units():
         alive[unit] = True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -55,9 +53,7 @@ class ResNet(nn.Module):
             outputs = width * 2**number
             strides = [1 if number == 0 else 2] + [1] * (blocks - 1)
             widths = [inputs] + [outputs] * blocks
-            stages.append(
-                nn.Sequential(*(BasicBlock(*pair, s) for pair, s in zip(pairwise(widths), strides, strict=True)))
-            )
+            stages.append(nn.Sequential(*map(BasicBlock, widths, widths[1:], strides)))
             inputs = outputs
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(inputs, classes)
