@@ -69,7 +69,7 @@ def record(case: Case, data: tb.data.DataSet, seed: int = 0) -> list[Tensor]:
     model = case.model()
     regularized = dict.fromkeys(case.layers, "rows")
     tb.low_rank_(model, RANK_AT_START, seed=seed, view=regularized)
-    groups = tb.param_groups(model, {name: tb.Nuclear(case.lam) for name in case.layers})
+    groups = tb.param_groups(model, {name: tb.Nuclear(case.lam, engine="gram") for name in case.layers})
     optimizer = tb.LinBreg(groups, lr=case.lr)
     weights = [model.get_parameter(name) for name in case.layers]
     sequence: list[Tensor] = []

@@ -194,6 +194,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "system": platform.system()}
 
 
+def versions() -> dict[str, str]:
+    """Return the versions that the numbers depend on."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "torch-bregman": tb.__version__}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with MNIST; default the embedded sample")
@@ -203,8 +208,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = tb.data.load("mnist", directory=arguments.data) if arguments.data else tb.data.load("sample")
     train, test = (tb.data.normalize(part, data.mean, data.std) for part in (data.train, data.test))
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "torch-bregman": tb.__version__}
-    result: dict[str, Any] = {"machine": machine(), "versions": versions}
+    result: dict[str, Any] = {"machine": machine(), "versions": versions()}
     result |= {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "data": data.name}
     result["cases"] = [measure(CASES[number], train, test) for number in arguments.cases]
     print(table(result))

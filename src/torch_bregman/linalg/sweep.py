@@ -60,7 +60,7 @@ class Sweep:
         With c an estimate of the largest singular value outside and ρ_i = ‖R_i‖ c/σ_i, an active triplet turns by some
         ρ_i/σ_i, which makes an error of (1 − t/σ_i) ρ_i; and the true singular value may be as large as that of
         [σ_i ρ_i; 0 c], which matters where that is above t. Where c is close to t the estimate came out up to 2.5
-        times too small, so it is raised by 1 + 3(c/t)².
+        times too small, so it is raised by 1 + 3(c/t)⁴.
 
         Args:
             Q: the subspace the pass started from.
@@ -74,7 +74,7 @@ class Sweep:
         rho = missed * np.minimum(c / S, 1)
         turned = np.maximum(1 - t / S, 0) * rho
         hidden = np.maximum(_largest(S, rho, c) - np.maximum(S, t), 0)
-        return math.sqrt(((np.square(turned) + np.square(hidden)) * np.square(1 + 3 * np.square(c / t))).sum())
+        return math.sqrt(((np.square(turned) + np.square(hidden)) * np.square(1 + 3 * np.power(c / t, 4))).sum())
 
 
 def sweep(V: Tensor, Q: Tensor) -> Sweep | None:

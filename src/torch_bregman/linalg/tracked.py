@@ -29,9 +29,9 @@ class TrackedEngine(Engine):
     It keeps an orthonormal Q whose rows span the leading right singular vectors of the last matrix, and some more. One
     pass takes Y = QVᵀ, orthonormalises it by an equilibrated Cholesky factorisation, and solves the small problem for
     singular values and vectors. Passes are repeated until the estimated error is below `tolerance`; the block grows
-    where fewer than two of its values lie below t, shrinks after twenty calls of slack. What Q does not see is watched
-    by its energy, by Lanczos probes and by audits (`Lookout`). Where any of this fails, the Gram engine gives the
-    exact answer.
+    where too few of its values lie below t (a quarter of the rank, two to eight), shrinks after twenty calls of slack.
+    What Q does not see is watched by its energy, by Lanczos probes and by audits (`Lookout`). Where any of this fails,
+    the Gram engine gives the exact answer.
 
     Args:
         tolerance: of the error relative to ‖(S − t)₊‖, or to 0.02·t where that is larger; default 1e-3.
@@ -117,7 +117,7 @@ class TrackedEngine(Engine):
             done += 1
             following = self._reseeded(seen)
             k, rank = Q.shape[-2], seen.rank(t)
-            if k - rank < 2:
+            if _is_tight(k, rank, V.shape[-1]):
                 Q, least = self._grown(following, _block(rank) if rank < k else 2 * k), done + 2
                 continue
             error, allowed = seen.error(Q, t, seen.outside(energy)), self._allowed(seen, t)
@@ -203,7 +203,12 @@ class TrackedEngine(Engine):
 
 def _block(rank: int) -> int:
     """Return the size of the block for a rank: some more rows, rounded up."""
-    return -(-(rank + max(4, math.ceil(rank / 4))) // _STEP) * _STEP
+    return -(-(rank + max(4, math.ceil(rank / 3))) // _STEP) * _STEP
+
+
+def _is_tight(k: int, rank: int, short: int) -> bool:
+    """Return whether too few values of a block lie below t; with less room than here, one pass is seldom enough."""
+    return k - rank < 2 or (k - rank < min(rank // 4, _STEP) and _block(rank) <= DENSE * short)
 
 
 def _orthogonal(rows: Tensor, Q: Tensor) -> Tensor:

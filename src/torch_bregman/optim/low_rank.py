@@ -11,6 +11,7 @@ from torch_bregman.regularizers import Nuclear, Regularizer
 from torch_bregman.views import get_view
 
 State = dict[str, Any]
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def threshold_into(
@@ -57,7 +58,15 @@ def _alike(matrices: list[Tensor]) -> list[list[int]]:
 def _write(regularizer: Nuclear, left: Tensor, right: Tensor, delta: float, out: Tensor, state: State) -> None:
     left = left if delta == 1 else left * delta
     state["left"], state["right"] = left, right
-    out.copy_(get_view(regularizer.view).restore(left.mT @ right, out))
+    place = regularizer.matrix(out) if type(out) in _PLAIN else None
+    if place is not None and _is_same_memory(place, out) and left.dtype is out.dtype:
+        torch.mm(left.mT, right, out=place)  # no temporary as large as the weight, and one pass less
+    else:
+        out.copy_(get_view(regularizer.view).restore(left.mT @ right, out))
+
+
+def _is_same_memory(matrix: Tensor, param: Tensor) -> bool:
+    return matrix.is_contiguous() and matrix.numel() > 0 and matrix.data_ptr() == param.data_ptr()
 
 
 def image(regularizer: Nuclear, state: State, like: Tensor) -> Tensor | None:
