@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SparseGroup,
         UnitL2,
     )
+    from torch_bregman.schedulers import suggest_lam
     from torch_bregman.train import Conf, fit, resume
     from torch_bregman.unit_groups import incoming_groups, outgoing_groups
 
@@ -70,6 +71,7 @@ __all__ = [
     "resume",
     "schedulers",
     "sparsify_",
+    "suggest_lam",
     "train",
     "views",
 ]
@@ -93,6 +95,7 @@ _HOME = {
         "SparseGroup",
         "UnitL2",
     ),
+    "schedulers": ("suggest_lam",),
     "train": ("Conf", "fit", "resume"),
     "unit_groups": ("incoming_groups", "outgoing_groups"),
 }

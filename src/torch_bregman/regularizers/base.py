@@ -90,7 +90,7 @@ class Regularizer(ABC):
         Example:
             >>> import torch
             >>> from torch_bregman.regularizers import GroupL2
-            >>> GroupL2(view="rows").levels(torch.tensor([[3.0, 4.0], [0.0, 0.0]]) * 2**0.5)
+            >>> GroupL2(view="rows", weighted=False).levels(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
             tensor([[5.],
                     [0.]])
         """
