@@ -52,7 +52,8 @@ class LinBreg(DualStepOptimizer):
             C program, on torch's number of threads: the system's compiler (CC, cc, gcc or clang) builds it at the first
             step, in about a second, and it is kept in the user's cache. All others take `torch.compile`: the first step
             then waits for seconds (6 parameters) to two minutes (144), and so does one where another set of parameters
-            has gradients, but not a change of lr or λ. It pays from about a million weights on.
+            has gradients, but not a change of lr or λ. It pays for millions of
+            weights; small models gain nothing.
 
     Raises:
         ValueError: for a number out of range or options that do not go together; at the first step for a C compiler
