@@ -3,8 +3,8 @@
 LeNet-300-100, 2 epochs, seed 0, for seven sizes × what is asked for (weights under ℓ1, whole units by what reads them,
 numbers stored under the nuclear norm) × LinBreg and AdaBreg × MNIST and Fashion-MNIST, everything else left to the
 recipe. DIR holds a folder for each set. Cells that are in benchmarks/results/targets_hit.json are not run again; a
-Markdown table goes beside it. Two epochs are too few for good accuracies: the question is whether a cell hits its target
-and learns at all.
+Markdown table goes beside it. Two epochs are too few for good accuracies: the question is whether a cell hits its
+target and learns at all.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ def cell(kind: str, goal: float, optimizer: str, name: str, data: Path) -> dict[
     asks = KINDS[kind]
     with tempfile.TemporaryDirectory() as out:
         plain = {
-            **{"name": "run", "epochs": 2, "out": out, "threads": 1, "model": {"name": "lenet_300_100"}},
+            "name": "run",
+            "epochs": 2,
+            "out": out,
+            "threads": 1,
+            "model": {"name": "lenet_300_100"},
             "data": {"name": name, "dir": str(data / name), "batch_size": 100, "validation": 0.0},
             "optim": {"name": optimizer},
             "target": {asks["target"]: goal},
@@ -75,9 +79,9 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Are the sizes hit that were asked for?",
         "",
-        f"LeNet-300-100, 2 epochs, seed 0. {len(good)} of {len(cells)} cells hit their target within one unit (a weight, a "
-        "hidden unit, a rank), with no empty layer and an accuracy above 50 %. Each cell: size got of size asked, test "
-        "accuracy in %. Made by `benchmarks/targets_hit.py`.",
+        f"LeNet-300-100, 2 epochs, seed 0. {len(good)} of {len(cells)} cells hit their target within one unit (a "
+        "weight, a hidden unit, a rank), with no empty layer and an accuracy above 50 %. Each cell: size "
+        "got of size asked, test accuracy in %. Made by `benchmarks/targets_hit.py`.",
         "",
         "| data | asked for | optimizer | " + " | ".join(f"{goal:.1%}" for goal in GOALS) + " |",
         "|---|---|---|" + "---:|" * len(GOALS),

@@ -89,6 +89,7 @@ def test_low_rank_is_met_within_a_rank(goal: dict[str, float], tiny: Callable[..
 def test_kernels_of_a_conv_net_are_met_within_one(tiny: Callable[..., Conf]) -> None:
     conf = tiny(
         model={"name": "convnet", "hidden": None},
+        regularizer={"name": "l1"},
         rules={"Conv2d": {"name": "group_l2", "options": {"view": "kernels"}}, "Linear": {"name": "none", "lam": 0.0}},
         target={"units": 0.1},
         optim={"name": "adabreg", "lr": 0.01},
