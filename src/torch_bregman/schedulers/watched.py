@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
-from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer
+from torch_bregman.regularizers import L1, ElasticNet, NonNegativeL1, NoRegularizer, Nuclear, Regularizer
 from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, spent
 from torch_bregman.schedulers.sizes import Size
 from torch_bregman.views import Elements, Filters, Kernels, Rows
@@ -16,8 +16,8 @@ from torch_bregman.views import Elements, Filters, Kernels, Rows
 Group = dict[str, Any]
 _EXACT = 1 << 19
 """Up to that many weights all levels are looked at, above it those of some rows of each weight."""
-_SAMPLED, _ROWS = 1 << 15, 64
-"""Entries and rows that a sample has of each weight, at least."""
+_SAMPLED, _LEAST, _ROWS = 1 << 17, 1 << 12, 64
+"""Entries that a sample has of all weights, and entries and rows that it has of each, at least."""
 
 
 class Watched:
@@ -55,7 +55,9 @@ class Watched:
             for size, fixed in zip(self.sizes, self.fixed, strict=True)
         ]
         self.budgets()
-        self._sampled = sum(param.numel() for _, _, param in members) > _EXACT
+        self._guesses = [0.0] * len(self.sizes)
+        count = sum(param.numel() for _, _, param in members)
+        self._thinning = count / _SAMPLED if count > _EXACT else 1.0
 
     @property
     def groups(self) -> list[Group]:
@@ -108,7 +110,8 @@ class Watched:
             factor: times the goals.
             turn: of the sample, which takes other rows at every turn; None for all levels.
         """
-        return max(self._crossing(i, budget, turn).middle for i, budget in enumerate(self.budgets(factor)))
+        self._guesses = [self._crossing(i, budget, turn).middle for i, budget in enumerate(self.budgets(factor))]
+        return max(self._guesses)
 
     def gap(self, factor: float = 1.0, turn: int | None = None) -> float:
         """Return by which share what is awake exceeds the budget, or falls short of it (negative)."""
@@ -124,7 +127,7 @@ class Watched:
             awake = self.rated(number, turn, awake=True)
             if spent(awake, lam) > budget:
                 return crossing(awake, budget, lam)
-        return crossing(self.rated(number, turn), budget, lam)
+        return crossing(self.rated(number, turn), budget, self._guesses[number] or lam)
 
     def rated(self, number: int, turn: int | None = None, *, awake: bool = False) -> list[Rated]:
         """Return levels and costs of all weights, under one λ.
@@ -141,10 +144,8 @@ class Watched:
         if awake and isinstance(regularizer, Nuclear):
             levels = self.optimizer.spectrum(param) / float(group.get("delta", 1.0)) + float(group["lam"])
             return Rated(levels / share, size.directions(len(levels), regularizer, param).to(levels.device))
-        v, every = dual(self.optimizer, group, param), 1
-        if turn is not None and self._sampled and _has_rows(regularizer, size):
-            every = max(1, min(v.shape[0] // _ROWS, v.numel() // _SAMPLED))
-        part = v[turn % every :: every] if every > 1 and turn is not None else v
+        v = dual(self.optimizer, group, param)
+        part = v if turn is None or self._thinning == 1 else _sample(v, regularizer, size, self._thinning, turn)
         levels, cost = size.rate(regularizer, part, param)
         return Rated(levels if share == 1 else levels / share, cost * (v.numel() / part.numel()))
 
@@ -186,6 +187,16 @@ def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tu
 def _beside(size: Size, param: Tensor) -> float:
     """Return what a weight without a regulariser adds."""
     return size.entry(param) * param.numel() if size.name not in ("rank", "units") else 0.0
+
+
+def _sample(v: Tensor, regularizer: Regularizer, size: Size, thinning: float, turn: int) -> Tensor:
+    """Return every so many entries of a dual variable, or rows where groups lie within them; others at each turn."""
+    every = int(min(thinning, v.numel() / _LEAST))
+    if isinstance(regularizer, (L1, NonNegativeL1, ElasticNet)) and size.name != "units":
+        every |= 1  # odd, so as to come through all columns of a weight with a power of two of them
+        return v.view(-1)[turn % every :: every] if every > 1 and v.is_contiguous() else v
+    every = min(every, v.shape[0] // _ROWS)
+    return v[turn % every :: every] if every > 1 and _has_rows(regularizer, size) else v
 
 
 def _has_rows(regularizer: Regularizer, size: Size) -> bool:
