@@ -6,7 +6,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 TEST_EXTRAS := plot,images,report,deploy,sweep,dev
 
-.PHONY: train test test-slow lint types format clean
+.PHONY: train test test-slow notebooks lint types format clean
 
 train: $(VENV)/.ready-train
 	$(BIN)/bregman train --config configs/mlp-sample.yaml
@@ -16,6 +16,9 @@ test: $(VENV)/.ready-test
 
 test-slow: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m slow
+
+notebooks: $(VENV)/.ready-test
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -1,10 +1,10 @@
 """Train shipped configurations with several seeds: mean and spread of test accuracy and size, last epoch.
 
     python benchmarks/shipped_configs.py --seeds 5 mlp-sample mlp-dense
-    python benchmarks/shipped_configs.py --data DIR --seeds 3 mlp-mnist mlp-mnist-adabreg
 
 Results go to benchmarks/results/shipped_configs.json, one entry a configuration and seed, and from there to the table
-beside it. What is there for the same configuration is not trained again.
+beside it. What is there for the same configuration is not trained again. mlp-mnist and mlp-mnist-adabreg are variants
+of `bregman experiment run jmlr-mlp`.
 """
 
 from __future__ import annotations

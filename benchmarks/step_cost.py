@@ -1,5 +1,7 @@
 """Cost of one optimizer step: python benchmarks/step_cost.py [--compiled] [--out benchmarks/results/step_cost.json].
 
+A run of all sets takes minutes; in pieces: --sets mlp --out FILE, then --sets resnet18 --add --out FILE, and so on.
+
 Gradients are set beforehand, so that only `step()` is timed, on one thread. In every round each optimizer gets one
 window of time, in an order drawn anew, and is compared with its reference *of the same round*: what counts is the
 median of these paired ratios, for a shared machine drifts between rounds but hardly within one. Time is the CPU time of
@@ -86,13 +88,18 @@ def own_subjects() -> dict[str, Subject]:
 
 
 def compiled_subjects() -> dict[str, Subject]:
-    l1 = tb.L1(L1_LAM)
+    l1, group = tb.L1(L1_LAM), tb.GroupL2(GROUP_LAM)
+    linbreg: dict[str, Any] = {"lr": LR, "compiled": True}
+    nesterov: dict[str, Any] = {**linbreg, "momentum": 0.9, "nesterov": True}
     return {
+        "LinBreg l1 compiled": Subject(lambda ps: tb.LinBreg(ps, **linbreg, regularizer=l1), "SGD"),
+        "LinBreg rows compiled": Subject(lambda ps: tb.LinBreg(on_weights(ps, regularizer=group), **linbreg), "SGD"),
         "LinBreg l1 nesterov compiled": Subject(
-            lambda ps: tb.LinBreg(ps, lr=LR, momentum=0.9, nesterov=True, regularizer=l1, compiled=True),
-            "SGD nesterov fused",
+            lambda ps: tb.LinBreg(ps, **nesterov, regularizer=l1), "SGD nesterov fused"
         ),
-        "LinBreg l1 compiled": Subject(lambda ps: tb.LinBreg(ps, lr=LR, regularizer=l1, compiled=True), "SGD"),
+        "LinBreg rows nesterov compiled": Subject(
+            lambda ps: tb.LinBreg(on_weights(ps, regularizer=group), **nesterov), "SGD nesterov fused"
+        ),
         "AdaBreg l1 compiled": Subject(lambda ps: tb.AdaBreg(ps, lr=LR, regularizer=l1, compiled=True), "Adam fused"),
     }
 
@@ -183,7 +190,7 @@ def measure_set(name: str, subjects: dict[str, Subject], factor: float) -> dict[
     shapes, rounds = SETS[name][0](), max(2, round(SETS[name][1] * factor))
     optimizers = prepare(shapes, subjects)
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty one: compilation takes what it takes the first time
+        os.environ["TORCH_BREGMAN_CACHE"] = cache  # an empty one: compilation takes what it takes the first time
         first = first_steps(optimizers)
         rows = summarise(measure(optimizers, rounds), subjects)
     about = {"parameters": sum(map(math.prod, shapes)), "tensors": len(shapes), "rounds": rounds}
@@ -234,22 +241,37 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return a new result with the sets that only an older one has, which has to be of the same machine and versions.
+
+    Raises:
+        SystemExit: where it is of others.
+    """
+    for key in ("versions", "date"):
+        if old[key] != new[key]:
+            raise SystemExit(f"{key} of the older result are {old[key]}, now {new[key]}: measure all sets anew")
+    if old["machine"]["cpu"] != new["machine"]["cpu"]:
+        raise SystemExit(f"the older result is of {old['machine']['cpu']}: measure all sets anew")
+    sets = {**old["sets"], **new["sets"]}
+    return {**new, "sets": {name: sets[name] for name in SETS if name in sets}}
+
+
 def compilation(sets: dict[str, Any]) -> list[str]:
-    """Return a sentence on the first steps, where some were compiled."""
+    """Return a sentence on the first compiled step of a process, the only one that waits for the compiler."""
     seconds = [
-        f"{name} ({of}) {row['first_step_s']:.0f} s"
+        f"{of} {max(row['first_step_s'] for name, row in result['optimizers'].items() if 'compiled' in name):.1f} s"
         for of, result in sets.items()
-        for name, row in result["optimizers"].items()
-        if "compiled" in name
+        if any("compiled" in name for name in result["optimizers"])
     ]
-    return [f"First step, compilation included: {', '.join(seconds)}."] if seconds else []
+    return [f"Longest first step, compilation included: {', '.join(seconds)}."] if seconds else []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="where to write the JSON; a Markdown table goes beside it")
-    parser.add_argument("--compiled", action="store_true", help="also the compiled step (minutes of compilation)")
+    parser.add_argument("--compiled", action="store_true", help="also the compiled step")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="which sets of parameters")
+    parser.add_argument("--add", action="store_true", help="keep the other sets that --out holds already")
     parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds, default 1")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -259,6 +281,8 @@ def main() -> None:
     sets = {name: measure_set(name, subjects, arguments.rounds) for name in arguments.sets}
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     result = {"machine": machine(), "versions": versions(bool(peer)), "date": date, "sets": sets}
+    if arguments.add and arguments.out and arguments.out.exists():
+        result = merged(json.loads(arguments.out.read_text(encoding="utf-8")), result)
     print(table(result))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

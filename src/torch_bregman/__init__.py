@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch_bregman import data, layers, metrics, models, optim, regularizers, schedulers, train, views
+    from torch_bregman import data, graph, layers, metrics, models, optim, regularizers, schedulers, train, views
     from torch_bregman.groups import param_groups
     from torch_bregman.init import low_rank_, sparsify_
     from torch_bregman.metrics import density
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
         Regularizer,
         SoftBernoulli,
         SparseGroup,
+        UnitL2,
     )
+    from torch_bregman.schedulers import suggest_lam
     from torch_bregman.train import Conf, fit, resume
+    from torch_bregman.unit_groups import incoming_groups, outgoing_groups
 
 __version__ = "0.1.0"
 
@@ -50,20 +53,25 @@ __all__ = [
     "Regularizer",
     "SoftBernoulli",
     "SparseGroup",
+    "UnitL2",
     "__version__",
     "data",
     "density",
     "fit",
+    "graph",
+    "incoming_groups",
     "layers",
     "low_rank_",
     "metrics",
     "models",
     "optim",
+    "outgoing_groups",
     "param_groups",
     "regularizers",
     "resume",
     "schedulers",
     "sparsify_",
+    "suggest_lam",
     "train",
     "views",
 ]
@@ -85,11 +93,14 @@ _HOME = {
         "Regularizer",
         "SoftBernoulli",
         "SparseGroup",
+        "UnitL2",
     ),
+    "schedulers": ("suggest_lam",),
     "train": ("Conf", "fit", "resume"),
+    "unit_groups": ("incoming_groups", "outgoing_groups"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("data", "layers", "metrics", "models", "optim", "regularizers", "schedulers", "train", "views")
+_SUBMODULES = ("data", "graph", "layers", "metrics", "models", "optim", "regularizers", "schedulers", "train", "views")
 
 
 def __getattr__(name: str) -> object:

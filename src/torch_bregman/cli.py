@@ -74,11 +74,17 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     data.add_argument("paths", type=str, nargs="*", help="for add: files, folders or an archive that holds them")
     subcommands.add_subcommand("data", data, help="see, download or add data sets")
 
+    path = ArgumentParser(exit_on_error=False, description="Show accuracy against size along a run, and pick a size.")
+    path.add_argument("run", type=str, help="folder of the run, or its name in --out")
+    path.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    path.add_argument("--within", type=float, default=0.5, help="pick the smallest within so many points of the best")
+    subcommands.add_subcommand("path", path, help="pick a size along a run")
+
     experiment = ArgumentParser(exit_on_error=False, description="Reproduce an experiment, or show its results.")
     _add_experiment(experiment)
     subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
 
-    return parser, {"train": _train, "resume": _resume, "data": _data, "experiment": _experiment}
+    return parser, {"train": _train, "resume": _resume, "data": _data, "path": _path, "experiment": _experiment}
 
 
 def _add_experiment(parser: ArgumentParser) -> None:
@@ -132,6 +138,25 @@ def _draw(folder: RunFolder, conf: Conf, rows: list[dict[str, Any]]) -> None:
         print(f"no picture: {error}", file=sys.stderr)
     else:
         print(f"picture in {path}")
+
+
+def _path(parsed: Namespace) -> int:
+    from torch_bregman.train import RunFolder
+    from torch_bregman.train.path import kept_along, path_table, pick
+
+    folder, _ = RunFolder.open(parsed.run, parsed.get("out", Conf.out))
+    kept = kept_along(folder)
+    within = parsed.get("within", 0.5)
+    picked = pick(kept, within / 100 if max(each.value for each in kept) <= 1 else within)
+    print(path_table(kept, picked))
+    print(f"smallest within {within:g} points of the best: epoch {picked.epoch}, {picked.file}")
+    from torch_bregman.report import draw_path
+
+    try:
+        print(f"picture in {draw_path(kept, picked, folder.path / 'path.png', folder.path.name)}")
+    except ValueError as error:
+        print(f"no picture: {error}", file=sys.stderr)
+    return 0
 
 
 def _data(parsed: Namespace) -> int:

@@ -38,9 +38,12 @@ def param_groups(model: nn.Module, rules: Mapping[Key, Rule], **defaults: Any) -
 
     A key is a module type (subclasses count) or a glob (`fnmatch`, case matters) over the names of parameters or
     modules; one that fits a module covers all within it. Globs are tried before types, each kind in the order of the
-    dict, and the first that fits a parameter wins. Biases and the parameters of normalisation layers are left
-    unregularised: keys cover the weights (2 or more dimensions) among what they match. Only a glob that matches
-    no weight, such as "*.bias" or "bn1.weight", covers what it names instead.
+    dict, and the first that fits a parameter wins. A tuple of names stands for these parameters, in this order, which a
+    regulariser takes together (`outgoing_groups`); it counts as a glob.
+
+    Biases and the parameters of normalisation layers are left unregularised: keys cover the weights (2 or more
+    dimensions) among what they match. Only a glob that matches no weight, such as "*.bias" or "bn1.weight", covers what
+    it names instead.
 
     `nn.MultiheadAttention` as a key covers its in-projection and, since it lies within, the weight of `out_proj`. That
     is a linear layer too: of `nn.Linear` and `nn.MultiheadAttention` the one that comes first gets it.
@@ -90,7 +93,7 @@ def param_groups(model: nn.Module, rules: Mapping[Key, Rule], **defaults: Any) -
         raise ValueError(
             f"{type(model).__name__} has no trainable parameters: set requires_grad where you want training"
         )
-    used = [key for key in rules if members[key] or isinstance(key, str)]
+    used = [key for key in rules if members[key] or not isinstance(key, type)]
     groups = [_group(key, members[key], {**defaults, **options[key]}) for key in used]
     rest = [_group(None, members[None], {**defaults, "regularizer": NoRegularizer()})] if members[None] else []
     return ParamGroups(groups + rest)
@@ -114,6 +117,8 @@ def _check_free(who: str, options: Mapping[str, Any], reserved: set[str]) -> Non
 
 
 def _group(key: Key | None, places: list[Place], options: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(key, tuple):
+        places = _in_order(key, places)
     if key is not None and not places:
         raise ValueError(
             f"the rule for {spell(key)} applies to nothing: all it matches is frozen (requires_grad is False)"
@@ -123,6 +128,14 @@ def _group(key: Key | None, places: list[Place], options: dict[str, Any]) -> dic
         if view is not None:
             fitting_view(view, place)
     return {"params": [p.param for p in places], "param_names": [p.name for p in places], **options}
+
+
+def _in_order(names: tuple[str, ...], places: list[Place]) -> list[Place]:
+    """Return the places in the order of a key that names them all."""
+    found = {place.name: place for place in places}
+    if frozen := [name for name in names if name not in found]:
+        raise ValueError(f"the rule for {names!r} takes them together, but {frozen[0]!r} is frozen: leave it out")
+    return [found[name] for name in names]
 
 
 def _describe(regularizer: Regularizer) -> str:

@@ -17,8 +17,9 @@ from torch.nn.parameter import is_lazy
 
 from torch_bregman.views import View, get_view
 
-Key: TypeAlias = type[nn.Module] | str
-"""A module type such as `nn.Linear`, or a glob over names such as "features.*" or "*.weight"."""
+Key: TypeAlias = type[nn.Module] | str | tuple[str, ...]
+"""A module type such as `nn.Linear`, a glob over names such as "features.*" or "*.weight", or the exact names of
+parameters that a regulariser takes together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class Place:
 
     def matches(self, key: Key) -> bool:
         """Return whether a key is the name of the parameter or of a module around it, or the type of one."""
+        if isinstance(key, tuple):
+            return self.name in key
         if isinstance(key, str):
             return any(fnmatchcase(name, key) for name in (self.name, *filter(None, self.modules)))
         return any(isinstance(module, key) for module in self.modules.values())
@@ -95,7 +98,10 @@ def assign(keys: Iterable[Key], places: Sequence[Place]) -> list[Key | None]:
         covered = _covered(key, places)
         mine = [i for i in covered if chosen[i] is None]
         earlier = dict.fromkeys(spell(k) for i in covered if (k := chosen[i]) is not None)
-        if fault := _vain_type(key, places, ordered[:rank]) or ("" if mine else _vain_name(key, places, list(earlier))):
+        whole = len(mine) == len(key) if isinstance(key, tuple) else bool(mine)
+        if fault := _vain_type(key, places, ordered[:rank]) or (
+            "" if whole else _vain_name(key, places, list(earlier))
+        ):
             raise ValueError(f"the rule for {spell(key)} applies to nothing: {fault}")
         for i in mine:
             chosen[i] = key
@@ -118,7 +124,7 @@ def fitting_view(view: str | View, place: Place) -> View:
 
 def spell(key: Key) -> str:
     """Return a key as it reads in a message: a name in quotes, a type by its name."""
-    return repr(key) if isinstance(key, str) else key.__name__
+    return key.__name__ if isinstance(key, type) else repr(key)
 
 
 def _around(model: nn.Module, name: str) -> dict[str, nn.Module]:
@@ -134,22 +140,26 @@ def _ordered(keys: Iterable[Key]) -> list[Key]:
     for key in keys:
         if not _is_key(key):
             raise ValueError(f"{key!r} cannot name a rule: use a module type (nn.Linear) or a name ('features.*')")
-    return sorted(keys, key=lambda key: not isinstance(key, str))
+    return sorted(keys, key=lambda key: isinstance(key, type))
 
 
 def _is_key(key: object) -> bool:
+    if isinstance(key, tuple):
+        return bool(key) and all(isinstance(name, str) for name in key)
     return isinstance(key, str) or (isinstance(key, type) and issubclass(key, nn.Module))
 
 
 def _covered(key: Key, places: Sequence[Place]) -> list[int]:
     matched = [i for i, place in enumerate(places) if place.matches(key)]
+    if isinstance(key, tuple):
+        return matched
     weights = [i for i in matched if places[i].is_weight]
     return weights if weights or not isinstance(key, str) else matched
 
 
 def _vain_type(key: Key, places: Sequence[Place], before: Sequence[Key]) -> str:
     """Return why no place of any model can fall under a type; empty for a name, and for a type that is merely idle."""
-    if isinstance(key, str):
+    if not isinstance(key, type):
         return ""
     for other in before:
         if isinstance(other, type) and issubclass(key, other):
@@ -161,14 +171,15 @@ def _vain_type(key: Key, places: Sequence[Place], before: Sequence[Key]) -> str:
 
 def _vain_name(key: Key, places: Sequence[Place], earlier: list[str]) -> str:
     """Return why no place falls under a name; empty for a type, which may be idle."""
-    if not isinstance(key, str):
+    if isinstance(key, type):
         return ""
     if earlier:
         return f"what it matches falls under {', '.join(earlier)}, tried before it (names before types, then in order)"
     for place in places:
         if any(alias.matches(key) for alias in place.aliases):
             return f"what it matches is tied to {place.name!r}: use that name"
-    return _close_names(key, [place.name for place in places])
+    names = [place.name for place in places]
+    return _close_names(key if isinstance(key, str) else next((n for n in key if n not in names), key[0]), names)
 
 
 def _close_names(key: str, names: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,18 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     done = bregman(*RUN, cwd=tmp_path)
     assert done.returncode == 0
     assert len(runs(tmp_path)) == 4
+
+
+def test_interrupted_it_ends_with_its_processes_and_goes_on(tmp_path: Path) -> None:
+    many = (*RUN[:-1], "6")
+    process = start(*many, "--jobs", "2", cwd=tmp_path, PYTHONUNBUFFERED="1")
+    assert wait_for(process, "[1/12]")
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)  # pipes close only when the last process has gone
+    assert process.returncode == 130
+    assert error == "bregman: interrupted: the same command goes on where the runs were stopped\n"
+    assert bregman(*many, cwd=tmp_path).returncode == 0
+    assert len(runs(tmp_path)) == 12
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ class TestEveryRecipe:
 
     def test_configurations_fit_and_differ(self, experiment: Experiment) -> None:
         for scale in experiment.scales:
-            confs = [settings(experiment.conf(scale, variant)) for variant in experiment.variants_at(scale)]
-            assert all(one != other for i, one in enumerate(confs) for other in confs[:i])
+            variants = experiment.variants_at(scale)
+            runs = [(settings(experiment.conf(scale, variant)), repr(variant.controls)) for variant in variants]
+            assert all(one != other for i, one in enumerate(runs) for other in runs[:i])
 
     def test_smoke_needs_no_data_but_the_sample_and_all_parts_go_together(self, experiment: Experiment) -> None:
         for variant in experiment.variants_at("smoke"):

@@ -145,7 +145,7 @@ def test_half_precision_weights_keep_a_dual_in_single_precision(kind: Build):
 
 
 @pytest.mark.parametrize("kind", [tb.LinBreg, tb.AdaBreg])
-@pytest.mark.parametrize("regularizer", [tb.GroupL2(0.1), tb.Nuclear(0.1)], ids=lambda r: r.name)
+@pytest.mark.parametrize("regularizer", [tb.SparseGroup(0.1), tb.Nuclear(0.1)], ids=lambda r: r.name)
 def test_other_regularisers_are_refused_by_name(kind: Build, regularizer: tb.Regularizer):
     with pytest.raises(ValueError, match=rf"elementwise .*got {type(regularizer).__name__}.*compiled=False"):
         Run(kind, regularizer, compiled=True)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import strategies as st
 
 from tests.partition import SHAPES, groups
-from torch_bregman.regularizers import REGULARIZERS, Regularizer
+from torch_bregman.regularizers import REGULARIZERS, Regularizer, UnitL2
 
 OPTIONS = {"l1_ratio": st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]), "weighted": st.booleans()}
 LAM = st.floats(0.05, 3).map(lambda lam: round(lam, 3))
@@ -37,7 +37,7 @@ class Setting:
 
     def shapes(self):
         """Return small shapes that it accepts."""
-        return SHAPES[self.view or "elements"]
+        return SHAPES[self.groups_as]
 
     def strategy(self, lam=LAM):
         """Draw λ and the options."""
@@ -46,7 +46,12 @@ class Setting:
 
     def groups(self, shape):
         """Return the flat indices of the groups, single entries where there is no view."""
-        return groups(self.view or "elements", shape)
+        return groups(self.groups_as, shape)
+
+    @property
+    def groups_as(self):
+        """The view that has the same groups, for those without one too."""
+        return self.view or ("rows" if self.kind is UnitL2 else "elements")
 
 
 def has_penalty(kind):

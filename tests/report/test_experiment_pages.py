@@ -7,7 +7,7 @@ import dataclasses
 import re
 import struct
 import zlib
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from torch_bregman.experiments import Curves, Experiment, Quantity, Scale, Scatter, Variant
 from torch_bregman.experiments.results import Results, Run
-from torch_bregman.report.experiment_figures import apart, digest, draw_figure
+from torch_bregman.report.experiment_figures import apart, clear, digest, draw_figure
 from torch_bregman.report.experiment_page import page_text, show
 from torch_bregman.report.experiment_table import csv_table, markdown_table
 
@@ -131,5 +131,19 @@ def test_the_digest_follows_the_numbers(results: Results) -> None:
 def test_labels_keep_apart_and_in_order(heights: list[float], gap: float) -> None:
     moved = apart(heights, gap)
     order = sorted(range(len(heights)), key=lambda i: heights[i])
-    assert all(new >= old for new, old in zip(moved, heights, strict=True))
     assert all(moved[j] - moved[i] >= gap - 1e-9 for i, j in pairwise(order))
+    assert sum(moved) == pytest.approx(sum(heights), abs=1e-6)
+    assert apart(moved, gap) == pytest.approx(moved)
+
+
+boxes = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(1, 60)), max_size=10)
+
+
+@given(labels=boxes)
+def test_labels_of_points_cover_no_other(labels: list[tuple[float, float, float]]) -> None:
+    heights = clear(labels, 10.0)
+    assert all(new >= old for new, (_, old, _) in zip(heights, labels, strict=True))
+    for i, j in combinations(range(len(labels)), 2):
+        (x, _, width), (other, _, its_width) = labels[i], labels[j]
+        if x < other + its_width and other < x + width:
+            assert abs(heights[i] - heights[j]) >= 10.0 - 1e-9

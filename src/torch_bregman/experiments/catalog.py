@@ -11,6 +11,8 @@ from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
 from torch_bregman.experiments.norms import NORMS_CONVNET, NORMS_MLP
 from torch_bregman.experiments.recipe import Experiment
+from torch_bregman.experiments.size_fashion import SIZE_FASHION, SIZE_FASHION_RATES
+from torch_bregman.experiments.sizes import SIZE_LENET, SIZE_LOW_RANK, SIZE_MLP
 from torch_bregman.experiments.truncated_svd import TRUNCATED_SVD
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -28,6 +30,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         JMLR_CONVNET,
         JMLR_CONVNET_GROUPS,
         JMLR_CONVNET_RATES,
+        SIZE_LENET,
+        SIZE_MLP,
+        SIZE_LOW_RANK,
+        SIZE_FASHION,
+        SIZE_FASHION_RATES,
         JMLR_DENOISER,
     )
 }

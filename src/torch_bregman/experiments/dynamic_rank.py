@@ -60,7 +60,7 @@ DYNAMIC_RANK = Experiment(
             1,
             {"epochs": 2, "data": {"name": "sample", "batch_size": 128}, "start": {"kind": "low_rank", "rank": 4}},
         ),
-        "small": Scale("12 epochs, 3 seeds.", 3, {"epochs": 12, "start": {"kind": "low_rank", "rank": 4}}),
+        "small": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10, "start": {"kind": "low_rank", "rank": 4}}),
         "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100, "start": {"kind": "low_rank", "rank": 4}}),
     },
     columns=(ACCURACY, _RANK, _SECOND, _STORED, SECONDS),

@@ -82,9 +82,10 @@ JMLR_CONVNET = Experiment(
     scales={
         "smoke": Scale("1 epoch of the embedded sample, 1 seed.", 1, _SMOKE),
         "small": Scale(
-            "3 epochs where the paper has 100, 3 seeds; dense SGD, LinBreg with momentum, AdaBreg and ProxSGD only.",
+            "2 epochs where the paper has 100, in bfloat16 (weights in float32), 3 seeds; dense SGD, LinBreg with "
+            "momentum, AdaBreg and ProxSGD only.",
             3,
-            {"epochs": 3},
+            {"epochs": 2, "dtype": "bfloat16"},
         ),
         "full": Scale("As published: 100 epochs, 3 seeds.", 3, {}),
     },
@@ -174,7 +175,7 @@ JMLR_CONVNET_RATES = Experiment(
     ),
     scales={
         "smoke": Scale("1 epoch of the embedded sample, 1 seed, the first of each grid.", 1, _SMOKE),
-        "small": Scale("1 epoch, 1 seed.", 1, {"epochs": 1}),
+        "small": Scale("1 epoch in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 1, "dtype": "bfloat16"}),
         "full": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10}),
     },
     columns=(VALIDATION, DENSITY),

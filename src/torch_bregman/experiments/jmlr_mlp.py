@@ -25,7 +25,7 @@ def _regularised(optimizer: str, lam: float, lr: float) -> dict[str, Any]:
     return {**changes, "start": {"kind": "dense"}} if optimizer == "proxsgd" else changes
 
 
-_RATES = {"sgd": 0.03, "linbreg": 0.1, "adabreg": 0.002, "proxsgd": 0.3}
+_RATES = {"sgd": 0.03, "linbreg": 0.1, "adabreg": 0.002, "proxsgd": 0.5}
 """Chosen in `jmlr-mlp-rates`."""
 
 JMLR_MLP = Experiment(

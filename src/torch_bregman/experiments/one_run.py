@@ -55,9 +55,9 @@ def complete(job: Job) -> Run:
     conf = job.conf()
     folder = _started(conf)
     if folder is None:
-        folder = fit(conf, observers=[]).folder
+        folder = fit(conf, observers=[], controls=job.variant.controls).folder
     elif folder.read_summary() is None:
-        resume(str(folder.path), observers=[])
+        resume(str(folder.path), observers=[], controls=job.variant.controls)
     return _outcome(job, folder)
 
 

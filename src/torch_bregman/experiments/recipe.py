@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,14 @@ class Variant:
         label: in tables and figures.
         changes: to the experiment's configuration.
         scales: at which it runs.
+        controls: makes what else is advanced after every step, as in `train.fit`.
     """
 
     name: str
     label: str
     changes: Changes
     scales: tuple[str, ...] = SCALES
+    controls: Callable[[Conf, Any], Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch_bregman.experiments.recipe import ACCURACY, Changes, Experiment, Quan
 from torch_bregman.train import RunFolder
 
 _STEP = Quantity("step_ms", "ms a step", 1, 1)
-_ERROR = Quantity("svt_error", "error against float64", 1, 6)
+_ERROR = Quantity("svt_error", "error against float64, 1e-6", 1e6, 1)
 
 
 def _thresholding(folder: RunFolder) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch_bregman.optim.base import Group, Params, at_least, check_betas
 from torch_bregman.optim.compiled import adabreg_formula
 from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
 from torch_bregman.optim.mirror import Batch
+from torch_bregman.optim.native import kernel as native
 from torch_bregman.regularizers import Regularizer
 
 
@@ -37,13 +38,17 @@ class AdaBreg(DualStepOptimizer):
         maximize: ascend instead.
         foreach, fused: which of torch's implementations takes the dual step; default the fused kernel on a CPU, torch's
             own choice elsewhere.
-        compiled: move and map in one pass by `torch.compile`, default False; for elementwise regularisers. The first
-            step then compiles, on a CPU with a C++ compiler and for seconds (6 parameters) to two minutes (144), and so
-            does one where another set of parameters has gradients, but not a change of lr or λ. It pays from millions
-            of weights on; small models are slower with it.
+        compiled: move and map in one pass, default False; for elementwise regularisers, and `GroupL2` on float32
+            weights on a CPU whose groups are pieces of memory (rows, filters, kernels). float32 weights on a CPU take a
+            C program, on torch's number of threads: the system's compiler (CC, cc, gcc or clang) builds it at the first
+            step, in about a second, and it is kept in the user's cache. All others take `torch.compile`: the first step
+            then waits for seconds (6 parameters) to two minutes (144), and so does one where another set of parameters
+            has gradients, but not a change of lr or λ. It pays for millions of
+            weights; small models gain nothing.
 
     Raises:
-        ValueError: for a number out of range or options that do not go together.
+        ValueError: for a number out of range or options that do not go together; at the first step for a C compiler
+            that is missing or fails.
 
     References:
         Bungert, Roith, Tenbrinck, Burger, JMLR 23(192), 2022; Kingma, Ba 2015.
@@ -122,19 +127,38 @@ class AdaBreg(DualStepOptimizer):
             fused=fused,
         )
 
-    def _run(self, batch: Batch) -> None:
-        group, states = batch.group, batch.states
+    def _states(self, batch: Batch) -> list[list[Tensor]]:
         _start_means(batch, fused=True)
+        keys = ["exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if batch.group["amsgrad"] else [])
+        return [[state[key] for state in batch.states] for key in keys]
+
+    def _run_native(self, batch: Batch, states: list[list[Tensor]]) -> None:
+        group, rate = batch.group, float(batch.group["lr"])
+        beta1, beta2 = map(float, group["betas"])
+        counts = _count([state["step"] for state in batch.states])
+        shrunk = {count: (rate / (1 - beta1**count), (1 - beta2**count) ** -0.5) for count in set(counts)}
+        native.step(
+            batch,
+            states,
+            [shrunk[count][0] for count in counts],
+            [shrunk[count][1] for count in counts],
+            update=native.ADAM,
+            gain1=-(1 - beta1) if group["maximize"] else 1 - beta1,
+            beta1=beta1,
+            beta2=beta2,
+            gain2=1 - beta2,
+            eps=group["eps"],
+        )
+
+    def _run(self, batch: Batch, states: list[list[Tensor]]) -> None:
+        group = batch.group
         betas = [float(beta) for beta in group["betas"]]
         numbers = [float(group[key]) for key in ("lr", "lam", "delta", "weight_decay")] + [*betas, float(group["eps"])]
         options = {"amsgrad": group["amsgrad"], "maximize": group["maximize"], "decay": group["weight_decay"] != 0}
+        means, squares, *peaks = states
+        corrections = _corrections([state["step"] for state in batch.states], betas, batch.duals[0].device)
         self._program(group, adabreg_formula, **options)(
-            numbers,
-            batch,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
-            _corrections([state["step"] for state in states], betas, batch.duals[0].device),
+            numbers, batch, means, squares, peaks[0] if peaks else [], corrections
         )
 
 
@@ -146,6 +170,14 @@ def _start_means(batch: Batch, *, fused: bool) -> None:
             state["step"] = torch.zeros((), dtype=torch.float32, device=dual.device if fused else "cpu")
             for key in ("exp_avg", "exp_avg_sq", *amsgrad):
                 state[key] = torch.zeros_like(dual)
+
+
+def _count(steps: list[Tensor]) -> list[float]:
+    """Count a step on the CPU, and return all counts."""
+    # 1 as tensors: a number would be made into one again for every count
+    ones = [torch.ones((), device="cpu")] * len(steps)
+    torch._foreach_add_(steps, ones)  # pyright: ignore[reportPrivateImportUsage] - as torch's own optimizers count
+    return torch.stack(steps).tolist()
 
 
 def _corrections(steps: list[Tensor], betas: list[float], device: torch.device) -> Tensor:

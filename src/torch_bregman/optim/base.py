@@ -58,6 +58,8 @@ class RegularizedOptimizer(Optimizer, ABC):
         check_lam(group["lam"])
         self._check_group(group)
         super().add_param_group(group)
+        if group["regularizer"].joint:
+            self._check_joint(self.param_groups[-1])
         for param in self.param_groups[-1]["params"]:
             if param.is_complex():
                 self.param_groups.pop()
@@ -65,6 +67,14 @@ class RegularizedOptimizer(Optimizer, ABC):
                     f"{type(self).__name__} takes real parameters, got {param.dtype}: "
                     "optimise torch.view_as_real(parameter) instead"
                 )
+
+    def _check_joint(self, group: Group) -> None:
+        """Raise ValueError where the parameters of a group are not those its regulariser takes together."""
+        try:
+            group["regularizer"].check(group["params"])
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def _check_group(self, group: Group) -> None:
         """Raise ValueError where a hyperparameter of the group is out of range."""
@@ -90,6 +100,8 @@ class RegularizedOptimizer(Optimizer, ABC):
             return math.nan
         if isinstance(regularizer, Nuclear):
             return lam * float(sum(self.spectrum(param).sum() for param in group["params"]))
+        if regularizer.joint:
+            return float(regularizer.value_all([param.detach() for param in group["params"]], lam=lam))
         return float(sum(regularizer.value(param.detach(), lam=lam) for param in group["params"]))
 
     @torch.no_grad()

@@ -1,4 +1,6 @@
-"""The compiled step: dual update and elementwise mirror map in one pass over the memory, by torch.compile.
+"""The step compiled by torch.compile: dual update and elementwise mirror map in one pass over the memory.
+
+For float32 weights on a CPU the native step (`native/`) does better; this one is for all else.
 
 A formula is written for all parameters of a group at once, so that one call does the whole step. Its numbers (lr, λ, …)
 are entries of a tensor and not constants: schedules may change them without a new compilation.
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from torch_bregman.optim.base import Group
 from torch_bregman.optim.mirror import Batch
-from torch_bregman.regularizers import L1, ElasticNet, NonNegativeL1, NoRegularizer, Regularizer
+from torch_bregman.optim.native.kernel import fits
+from torch_bregman.regularizers import L1, ElasticNet, GroupL2, NonNegativeL1, NoRegularizer, Regularizer
 
 Mirror = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
 """Takes the regulariser, v, δ and λ to θ; δ and λ as tensors, where `Regularizer.mirror` takes plain numbers."""
@@ -42,11 +45,20 @@ MIRRORS: dict[type[Regularizer], Mirror] = {
 def check_compilable(group: Group) -> None:
     """Raise ValueError where the step of a group cannot be compiled in one pass."""
     regularizer = group["regularizer"]
-    if group["compiled"] and type(regularizer) not in MIRRORS:
+    if not group["compiled"] or type(regularizer) in MIRRORS:
+        return
+    if type(regularizer) is not GroupL2:
         raise ValueError(
-            f"compiled=True takes elementwise regularizers ({', '.join(kind.__name__ for kind in MIRRORS)}), "
-            f"got {regularizer!r}: set compiled=False for this group"
+            f"compiled=True takes elementwise regularizers ({', '.join(kind.__name__ for kind in MIRRORS)}) and "
+            f"GroupL2, got {regularizer!r}: set compiled=False for this group"
         )
+    for param in group["params"]:
+        if not fits(regularizer, param):
+            raise ValueError(
+                "compiled=True takes GroupL2 on float32 weights on a CPU whose groups are pieces of memory, such as "
+                f"rows or filters, got {regularizer!r} for {param.dtype} of shape {tuple(param.shape)} on "
+                f"{param.device}: set compiled=False for this group"
+            )
 
 
 class Program:

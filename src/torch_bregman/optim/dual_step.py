@@ -14,6 +14,7 @@ from torch_bregman.optim.base import Group, Params
 from torch_bregman.optim.compiled import Program, check_compilable
 from torch_bregman.optim.gradients import stands_still
 from torch_bregman.optim.mirror import Batch, MirrorOptimizer
+from torch_bregman.optim.native.kernel import split
 from torch_bregman.regularizers import Regularizer
 
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, torch.nn.Buffer})
@@ -32,9 +33,18 @@ class DualStepOptimizer(MirrorOptimizer):
         super().__setstate__(state)
         self._programs = getattr(self, "_programs", {})  # kept when a checkpoint is loaded, left behind by copies
 
-    def _check_group(self, group: Group) -> None:
-        super()._check_group(group)
-        check_compilable(group)
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, as in torch; checks its parameters, regulariser and numbers.
+
+        Raises:
+            ValueError: for complex parameters, a λ that is negative or not finite, or a wrong hyperparameter.
+        """
+        super().add_param_group(param_group)
+        try:
+            check_compilable(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned; whether steps are compiled stays as it is."""
@@ -48,8 +58,16 @@ class DualStepOptimizer(MirrorOptimizer):
         """Move the duals of a batch by one step; the flags choose among torch's implementations of it."""
 
     @abstractmethod
-    def _run(self, batch: Batch) -> None:
-        """Move and map a batch by a compiled program."""
+    def _states(self, batch: Batch) -> list[list[Tensor]]:
+        """Return what a step changes beside the duals, list by list, started where need be."""
+
+    @abstractmethod
+    def _run_native(self, batch: Batch, states: list[list[Tensor]]) -> None:
+        """Move and map a batch by the native program."""
+
+    @abstractmethod
+    def _run(self, batch: Batch, states: list[list[Tensor]]) -> None:
+        """Move and map a batch by a program of torch.compile."""
 
     def _prepare(self, batches: list[Batch]) -> None:
         """Do what has to be decided for all parameters together, before any of them moves."""
@@ -61,11 +79,20 @@ class DualStepOptimizer(MirrorOptimizer):
         self._prepare(batches)
         for batch in batches:
             if whole and not compiling and _runs_compiled(batch):
-                self._run(batch)
+                self._run_compiled(batch)
                 self._note(batch)
             else:
                 self._move(batch, *_plan(batch))
                 self._map(batch)
+
+    def _run_compiled(self, batch: Batch) -> None:
+        states = self._states(batch)
+        own, rest = split(batch, states)
+        if own:
+            self._run_native(*_part(batch, states, own))
+        if rest:
+            check_compilable(batch.group)  # once more: weights may have been moved, or changed their dtype
+            self._run(*_part(batch, states, rest))
 
     def _program(self, group: Group, formula: Callable[..., Callable[..., None]], **options: bool) -> Program:
         """Return the program of a group, made anew where its options, but not where its numbers have changed."""
@@ -79,6 +106,15 @@ class DualStepOptimizer(MirrorOptimizer):
 def _runs_compiled(batch: Batch) -> bool:
     group = batch.group
     return group["compiled"] and not stands_still(group["lr"]) and _PLAIN.issuperset(map(type, batch.duals))
+
+
+def _part(batch: Batch, states: list[list[Tensor]], places: list[int]) -> tuple[Batch, list[list[Tensor]]]:
+    if len(places) == len(batch.params):
+        return batch, states
+    params, duals, grads, *chosen = [
+        [tensors[place] for place in places] for tensors in (batch.params, batch.duals, batch.grads, *states)
+    ]
+    return Batch(batch.group, params, duals, grads, [batch.states[place] for place in places]), chosen
 
 
 def decay_into_dual(batch: Batch) -> None:

@@ -14,6 +14,7 @@ from torch_bregman.optim.compiled import linbreg_formula
 from torch_bregman.optim.dual_step import DualStepOptimizer, decay_into_dual
 from torch_bregman.optim.gradients import spared
 from torch_bregman.optim.mirror import Batch
+from torch_bregman.optim.native import kernel as native
 from torch_bregman.regularizers import Regularizer
 
 
@@ -46,13 +47,17 @@ class LinBreg(DualStepOptimizer):
         maximize: ascend instead.
         foreach, fused: which of torch's implementations takes the dual step; default the fused kernel on a CPU, torch's
             own choice elsewhere.
-        compiled: move and map in one pass by `torch.compile`, default False; for elementwise regularisers. The first
-            step then compiles, on a CPU with a C++ compiler and for seconds (6 parameters) to two minutes (144), and so
-            does one where another set of parameters has gradients, but not a change of lr or λ. It pays from millions
-            of weights on; small models are slower with it.
+        compiled: move and map in one pass, default False; for elementwise regularisers, and `GroupL2` on float32
+            weights on a CPU whose groups are pieces of memory (rows, filters, kernels). float32 weights on a CPU take a
+            C program, on torch's number of threads: the system's compiler (CC, cc, gcc or clang) builds it at the first
+            step, in about a second, and it is kept in the user's cache. All others take `torch.compile`: the first step
+            then waits for seconds (6 parameters) to two minutes (144), and so does one where another set of parameters
+            has gradients, but not a change of lr or λ. It pays for millions of
+            weights; small models gain nothing.
 
     Raises:
-        ValueError: for a number out of range or options that do not go together.
+        ValueError: for a number out of range or options that do not go together; at the first step for a C compiler
+            that is missing or fails.
 
     References:
         Bungert, Roith, Tenbrinck, Burger, JMLR 23(192), 2022; Yin, Osher, Goldfarb, Darbon 2008.
@@ -124,7 +129,7 @@ class LinBreg(DualStepOptimizer):
             _look_ahead(batch)
             return
         if not group["momentum"] and foreach is False:
-            _descend(batch)
+            _descend(batch, together=fused is True)
             return
         sgd(
             batch.duals,
@@ -140,12 +145,29 @@ class LinBreg(DualStepOptimizer):
             fused=fused,
         )
 
-    def _run(self, batch: Batch) -> None:
+    def _states(self, batch: Batch) -> list[list[Tensor]]:
+        return [_buffers(batch)] if batch.group["momentum"] else []
+
+    def _run_native(self, batch: Batch, states: list[list[Tensor]]) -> None:
+        group, count = batch.group, len(batch.params)
+        sign, rate = -1.0 if group["maximize"] else 1.0, float(group["lr"])
+        native.step(
+            batch,
+            states,
+            [rate] * count,
+            [1.0] * count,
+            update=native.SGD,
+            sign=sign,
+            momentum=group["momentum"],
+            gain=sign * (1 - group["dampening"]),
+            nesterov=group["nesterov"],
+        )
+
+    def _run(self, batch: Batch, states: list[list[Tensor]]) -> None:
         group = batch.group
         numbers = [float(group[key]) for key in ("lr", "lam", "delta", "weight_decay", "momentum", "dampening")]
         options = {"nesterov": group["nesterov"], "maximize": group["maximize"], "decay": group["weight_decay"] != 0}
-        program = self._program(group, linbreg_formula, **options)
-        program(numbers, batch, _buffers(batch) if group["momentum"] else [])
+        self._program(group, linbreg_formula, **options)(numbers, batch, states[0] if states else [])
 
     def _prepare(self, batches: list[Batch]) -> None:
         """Advance the buffers of accelerated groups, and restart all of them together where the momentum climbs."""
@@ -155,9 +177,12 @@ class LinBreg(DualStepOptimizer):
             group["t"], group["look_ahead"] = (1.0, 0.0) if climbing > 0 else next_momentum(group["t"])
 
 
-def _descend(batch: Batch) -> None:
+def _descend(batch: Batch, *, together: bool) -> None:
     """Take v ← v − τg: the loop of torch's own SGD without momentum, which on small layers its wrapper outweighs."""
     step = batch.group["lr"] if batch.group["maximize"] else -batch.group["lr"]
+    if together:  # the same loop, in C++
+        torch._foreach_add_(batch.duals, batch.grads, alpha=step)  # pyright: ignore[reportPrivateImportUsage] - as torch
+        return
     for dual, grad in zip(batch.duals, batch.grads, strict=True):
         dual.add_(grad, alpha=step)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torch_bregman.optim.base import GradientOptimizer, Group, at_least
 from torch_bregman.optim.gradients import is_dense, matching, stands_still
+from torch_bregman.optim.joint import joint_residual, reconcile_joint, rescale_joint, start_joint
 from torch_bregman.optim.low_rank import forget, image, threshold_into
 from torch_bregman.optim.rescaling import rescaled, rounding
 from torch_bregman.regularizers import NoRegularizer, Nuclear, check_lam
@@ -54,6 +55,9 @@ class MirrorOptimizer(GradientOptimizer):
         batches, restarted, seen = [], 0, self._seen
         for group in self.param_groups:
             batch, plain, entries = Batch(group, [], [], [], []), _is_plain(group), 0
+            joint = group["regularizer"].joint
+            if joint:
+                restarted += self._update_joint(group)
             for param in group["params"]:
                 grad = param.grad
                 if grad is None:
@@ -62,7 +66,7 @@ class MirrorOptimizer(GradientOptimizer):
                 if plain and param.dtype not in _HALVES and is_dense(param):
                     dual = param  # θ = v: nothing has to be kept or mapped
                 else:
-                    if "subgrad" not in state or seen.get(id(param)) != param._version:
+                    if not joint and ("subgrad" not in state or seen.get(id(param)) != param._version):
                         restarted += self._update_dual(param, group, state)
                     dual = state["subgrad"]
                 batch.params.append(param)
@@ -70,7 +74,7 @@ class MirrorOptimizer(GradientOptimizer):
                 batch.grads.append(matching(grad, dual))
                 batch.states.append(state)
                 entries += dual.numel() if dual.is_cpu else 0
-                if entries >= size:
+                if entries >= size and not joint:
                     batches.append(batch)
                     batch, entries = Batch(group, [], [], [], []), 0
             if batch.params:
@@ -90,6 +94,17 @@ class MirrorOptimizer(GradientOptimizer):
         elif group["regularizer"].deterministic:
             return self._reconcile(param, group, state)
         return 0
+
+    def _update_joint(self, group: Group) -> int:
+        """Do the same for a group whose parameters are one argument of the regulariser, once one of them moves."""
+        params = group["params"]
+        if all(param.grad is None for param in params):
+            return 0
+        states = [self.state[param] for param in params]
+        known = all(self._seen.get(id(param)) == param._version for param in params)
+        anew = all("subgrad" not in state for state in states)
+        started = start_joint(group, states)
+        return reconcile_joint(group, states) if (started and not anew) or not (started or known) else 0
 
     def _start(self, param: Tensor, group: Group, state: dict[str, Any]) -> None:
         dual = self._dual_of(param, group)
@@ -137,12 +152,20 @@ class MirrorOptimizer(GradientOptimizer):
         regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
         if isinstance(regularizer, Nuclear):
             threshold_into(regularizer, batch.duals, lam, delta, batch.params, batch.states)
+        elif regularizer.joint:
+            batch = self._whole(group)
+            regularizer.mirror_all(batch.duals, delta, lam=lam, outs=batch.params)
         else:
             mirror = regularizer.mirror
             for param, dual in zip(batch.params, batch.duals, strict=True):
                 if dual is not param:
                     mirror(dual, delta, lam=lam, out=param)
         self._note(batch)
+
+    def _whole(self, group: Group) -> Batch:
+        """Return all parameters of a joint group: those without a gradient follow the norm they share."""
+        states = [self.state[param] for param in group["params"]]
+        return Batch(group, group["params"], [state["subgrad"] for state in states], [], states)
 
     def _note(self, batch: Batch) -> None:
         """Keep with which λ the parameters were mapped, and in which version that left them."""
@@ -183,10 +206,20 @@ class MirrorOptimizer(GradientOptimizer):
             groups = [self.param_groups[group]] if isinstance(group, int) else [group]
         check_lam(lam)
         for member in groups:
+            if member["regularizer"].joint:
+                if states := self._joint_states(member):
+                    rescale_joint(member, states, lam)
+                member["lam"] = lam
+                continue
             for param in member["params"]:
                 if "subgrad" in self.state.get(param, {}):
                     self._rescale(param, member, lam)
             member["lam"] = lam
+
+    def _joint_states(self, group: Group) -> list[dict[str, Any]]:
+        """Return the states of a joint group that has begun; empty before."""
+        states = [self.state.get(param, {}) for param in group["params"]]
+        return states if all("subgrad" in state for state in states) else []
 
     def _rescale(self, param: Tensor, group: Group, lam: float) -> None:
         state, regularizer = self.state[param], group["regularizer"]
@@ -212,10 +245,14 @@ class MirrorOptimizer(GradientOptimizer):
             >>> optimizer.mirror_residual() < 1e-6
             True
         """
-        return max((self._residual(group, param) for group, param in self._with_dual()), default=0.0)
+        joint = [group for group in self.param_groups if group["regularizer"].joint]
+        found = [joint_residual(group, states) for group in joint if (states := self._joint_states(group))]
+        return max([*found, *(self._residual(group, param) for group, param in self._with_dual())], default=0.0)
 
     def _with_dual(self) -> Iterator[tuple[Group, Tensor]]:
         for group in self.param_groups:
+            if group["regularizer"].joint:
+                continue
             for param in group["params"]:
                 known = "subgrad" in self.state.get(param, {})
                 if known and param.numel() and group["regularizer"].deterministic:

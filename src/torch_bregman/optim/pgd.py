@@ -144,6 +144,8 @@ class PGD(RegularizedOptimizer):
             bound = loss
             for group, param, y, grad in moving:
                 bound += _try(group, param, y, grad)
+            for group in {id(move[0]): move[0] for move in moving if move[0]["regularizer"].joint}.values():
+                bound += _try_joint(group, moving)
             after = _evaluate(closure)
             if after <= bound + 1e-12 * abs(bound) or (self._shared("backtracking") == 1 and math.isfinite(after)):
                 return loss, after
@@ -168,8 +170,25 @@ class PGD(RegularizedOptimizer):
 
 def _try(group: Group, param: Tensor, y: Tensor, grad: Tensor) -> float:
     """Set x = prox_{τJ}(y − τg); return ⟨g, x − y⟩ + ‖x − y‖²/(2τ)."""
+    if group["regularizer"].joint:
+        return 0.0
     step = float(group["lr"]) * group["shrink"]
     group["regularizer"].prox(y.add(grad, alpha=-step), step, lam=group["lam"], out=param)
+    return _model(param, y, grad, step)
+
+
+def _try_joint(group: Group, moving: list[tuple[Group, Tensor, Tensor, Tensor]]) -> float:
+    """Do the same for all parameters that a regulariser takes together."""
+    step = float(group["lr"]) * group["shrink"]
+    own = {id(param): (y, grad) for member, param, y, grad in moving if member is group}
+    if len(own) < len(group["params"]):
+        raise ValueError("PGD needs gradients of all parameters of a joint group: train none of them, or all")
+    points = [y.add(grad, alpha=-step) for y, grad in (own[id(param)] for param in group["params"])]
+    group["regularizer"].prox_all(points, step, lam=group["lam"], outs=group["params"])
+    return sum(_model(param, *own[id(param)], step) for param in group["params"])
+
+
+def _model(param: Tensor, y: Tensor, grad: Tensor, step: float) -> float:
     move = (param - y).double()
     return float((grad.double() * move).sum() + move.square().sum() / (2 * step))
 

@@ -93,6 +93,8 @@ class ProxSGD(GradientOptimizer):
         if isinstance(regularizer, Nuclear):
             threshold_into(regularizer, params, step * lam, 1.0, params, [self.state[param] for param in params])
             self._seen.update((id(param), param._version) for param in params)
+        elif regularizer.joint:
+            regularizer.prox_all(group["params"], step, lam=lam, outs=group["params"])
         else:
             for param in params:
                 regularizer.prox(param, step, lam=lam, out=param)

@@ -16,8 +16,10 @@ from torch_bregman.regularizers.l1 import L1
 from torch_bregman.regularizers.none import NoRegularizer
 from torch_bregman.regularizers.nonnegative_l1 import NonNegativeL1
 from torch_bregman.regularizers.nuclear import Nuclear
+from torch_bregman.regularizers.slices import Slices, get_slices
 from torch_bregman.regularizers.soft_bernoulli import SoftBernoulli
 from torch_bregman.regularizers.sparse_group import SparseGroup
+from torch_bregman.regularizers.unit_l2 import UnitL2
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
     kind.name: kind
@@ -28,6 +30,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
         ElasticNet,
         GroupL2,
         SparseGroup,
+        UnitL2,
         Nuclear,
         DynamicRankNuclear,
         SoftBernoulli,
@@ -68,8 +71,11 @@ __all__ = [
     "NonNegativeL1",
     "Nuclear",
     "Regularizer",
+    "Slices",
     "SoftBernoulli",
     "SparseGroup",
+    "UnitL2",
     "check_lam",
     "from_spec",
+    "get_slices",
 ]

@@ -38,6 +38,11 @@ class Regularizer(ABC):
     deterministic: ClassVar[bool] = True
     """Whether the same input always gives the same result; false for random maps only."""
 
+    @property
+    def joint(self) -> bool:
+        """Whether all tensors of an optimizer's group are one argument, as in `UnitL2`."""
+        return False
+
     def __post_init__(self) -> None:
         check_lam(self.lam)
 
@@ -85,7 +90,7 @@ class Regularizer(ABC):
         Example:
             >>> import torch
             >>> from torch_bregman.regularizers import GroupL2
-            >>> GroupL2(view="rows").levels(torch.tensor([[3.0, 4.0], [0.0, 0.0]]) * 2**0.5)
+            >>> GroupL2(view="rows", weighted=False).levels(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
             tensor([[5.],
                     [0.]])
         """

@@ -15,6 +15,10 @@ from torch_bregman.views import View, get_view
 
 _LEAST = 1e-12
 _FEW = 16
+_LITTLE = 512
+
+
+_ONES = {dtype: torch.ones((), dtype=dtype, device="cpu") for dtype in (torch.float32, torch.float64)}
 
 
 def group_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
@@ -51,7 +55,7 @@ def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
     if not inner:  # to torch, no dimension means all of them
         return split.abs()
     # vector_norm is fast where a group is one long piece of memory, and up to 20 times slower elsewhere
-    if split.requires_grad or _in_one_piece(split, inner):
+    if split.requires_grad or split.numel() <= _LITTLE or _in_one_piece(split, inner):
         return torch.linalg.vector_norm(split, dim=inner, keepdim=True)
     squares, tail = split.square(), split.ndim
     while tail - 1 in inner:
@@ -67,6 +71,8 @@ def _fast_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
 def _in_one_piece(split: Tensor, inner: tuple[int, ...]) -> bool:
     """Return whether each group is a piece of memory of its own, with more than a few entries."""
     size = math.prod([split.shape[d] for d in inner])
+    if inner[0] == split.ndim - len(inner) and split.is_contiguous():
+        return size > _FEW
     outer = [split.stride(d) for d in range(split.ndim) if d not in inner and split.shape[d] > 1]
     return size > _FEW and min(outer, default=size) >= size
 
@@ -165,11 +171,19 @@ def shrink_groups(
     if threshold == 0:
         return write(like, out) if out is not None else like.clone()
     norms = _fast_norms(split, inner) if _LEAST < threshold < 1 / _LEAST else group_norms(split, inner)
-    scale = torch.rsub(norms.reciprocal(), 1, alpha=threshold).relu_()
+    scale = _one_minus(threshold, norms).relu_()
     if out is None or out.dtype != like.dtype:
         return write((split * scale).to(like.dtype).reshape(like.shape), out)
     torch.mul(split, scale, out=_reshape_view(out, split, like))
     return out
+
+
+def _one_minus(threshold: float, norms: Tensor) -> Tensor:
+    """Return 1 − threshold / norms."""
+    if norms.is_cpu and type(norms) is Tensor and not torch.compiler.is_compiling():
+        one = _ONES[norms.dtype]  # kept: to make a tensor of a number takes longer than all the rest, on small layers
+        return torch.addcdiv(one, one, norms, value=-threshold)
+    return torch.rsub(norms.reciprocal(), 1, alpha=threshold)
 
 
 def _reshape_view(out: Tensor, split: Tensor, like: Tensor) -> Tensor:

@@ -51,7 +51,11 @@ class L1(Regularizer):
 
     def mirror(self, v: Tensor, delta: float = 1.0, *, lam: float | None = None, out: Tensor | None = None) -> Tensor:
         """Return the mirror map δ·sign(v)·max(|v| − λ, 0), without the calls in between that small layers pay for."""
-        theta = soft_threshold(v, self.strength(lam), out)
+        strength = self.strength(lam)
+        if out is not None and out.dtype is v.dtype:
+            theta = softshrink(v, strength, out=out)  # pyright: ignore[reportCallIssue] - see soft_threshold
+        else:
+            theta = soft_threshold(v, strength, out)
         return theta if delta == 1 else theta.mul_(delta)
 
     def subgradient(self, x: Tensor, *, lam: float | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """From runs to pictures."""
 
 from torch_bregman.report.curves import draw_curves
+from torch_bregman.report.path_curve import draw_path
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_curves", "draw_path"]

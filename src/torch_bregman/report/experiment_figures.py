@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from torch_bregman.experiments import Curves, Quantity, Scatter, Variant
@@ -89,11 +90,22 @@ def _draw_curves(axes: Axes, results: Results, variants: list[Variant], quantity
         axes.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
         ends.append((len(means), means[-1], variant.label, color))
     axes.set(xlabel="epoch", ylabel=quantity.label)
+    _leave_out_the_beginning(axes, results, variants, quantity)
     axes.spines[["top", "right"]].set_visible(False)
     _name_ends(axes, ends)
 
 
+def _leave_out_the_beginning(axes: Axes, results: Results, variants: list[Variant], quantity: Quantity) -> None:
+    """Show the range of what follows the first fifth of the epochs, in which curves come from far away."""
+    runs = [run for variant in variants for run in _curves(results, variant, quantity)]
+    later = [value for run in runs for value in run[len(run) // 5 :]]
+    if later:
+        margin = 0.06 * (max(later) - min(later)) or 1.0
+        axes.set_ylim(min(later) - margin, max(later) + margin)
+
+
 def _draw_points(axes: Axes, results: Results, variants: list[Variant], figure: Scatter) -> None:
+    points = []
     for number, variant in enumerate(variants):
         xs, ys = values(results, variant, figure.x), values(results, variant, figure.y)
         if not xs or not ys:
@@ -101,44 +113,81 @@ def _draw_points(axes: Axes, results: Results, variants: list[Variant], figure: 
         (x, x_deviation), (y, y_deviation) = spread(xs), spread(ys)
         color, marker = _COLORS[number % 8], _MARKERS[number % 11]
         axes.errorbar(x, y, y_deviation, x_deviation, color=color, marker=marker, markersize=6, capsize=2)
-        axes.annotate(variant.label, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8, color=color)
+        points.append((x, y, variant.label, color))
     axes.set(xlabel=figure.x.label, ylabel=figure.y.label, xscale="log")
-    axes.margins(x=0.25, y=0.12)
+    axes.margins(x=0.3, y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
+    _name_points(axes, points)
+
+
+def _name_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each label right of its point, moved up until it covers no other."""
+    canvas = axes.figure.canvas
+    canvas.draw()  # only now the layout says where points are
+    pixel = axes.figure.dpi / 72
+    places = [axes.transData.transform((x, y)) / pixel for x, y, *_ in points]
+    heights = clear([(x + 9, y, 4.4 * len(label)) for (x, y), (*_, label, _) in zip(places, points, strict=True)], 10)
+    for (x, y, label, color), (_, at), height in zip(points, places, heights, strict=True):
+        _annotate(axes, label, (x, y), color, xytext=(9, height - at), textcoords="offset points")
 
 
 def _name_ends(axes: Axes, ends: Sequence[tuple[int, float, str, str]]) -> None:
-    """Write each label at the end of its line, moved up where it would cover another, with a thin lead."""
+    """Write each label at the end of its line, moved where it would cover another."""
     bottom, top = axes.get_ylim()
     axes.set_xlim(right=axes.get_xlim()[1])
     last = max((x for x, *_ in ends), default=1)
-    places = apart([y for _, y, *_ in ends], (top - bottom) * 0.055)
-    for (x, y, label, color), place in zip(ends, places, strict=True):
-        axes.annotate(
-            label,
-            (x, y),
-            xytext=(last + 0.04 * last, place),
-            fontsize=8,
-            color=color,
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-        )
+    shown = [min(max(y, bottom), top) for _, y, *_ in ends]
+    for (x, _, label, color), y, place in zip(ends, shown, apart(shown, (top - bottom) * 0.055), strict=True):
+        _annotate(axes, label, (x, y), color, xytext=(1.06 * last, place))
+
+
+def _annotate(axes: Axes, label: str, point: tuple[float, float], color: str, **where: Any) -> None:
+    lead = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 0.5)}
+    axes.annotate(label, point, fontsize=8, color=color, va="center", annotation_clip=False, arrowprops=lead, **where)
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Return heights at least `gap` apart, in the same order, moved as little as that takes from below upwards.
+    """Return heights at least `gap` apart in the same order, moved as little as that takes, by least squares.
+
+    Less i·gap for the i-th from below, that is an isotonic regression: neighbours too close are pooled at their mean.
 
     Example:
         >>> apart([1.0, 1.0, 5.0], 0.5)
-        [1.0, 1.5, 5.0]
+        [0.75, 1.25, 5.0]
     """
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    pools: list[list[float]] = []
+    for place, i in enumerate(order):
+        pools.append([heights[i] - place * gap])
+        while len(pools) > 1 and fmean(pools[-2]) > fmean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    level = [fmean(pool) for pool in pools for _ in pool]
     moved = list(heights)
-    floor = float("-inf")
-    for place in sorted(range(len(heights)), key=lambda i: heights[i]):
-        moved[place] = max(heights[place], floor)
-        floor = moved[place] + gap
+    for place, i in enumerate(order):
+        moved[i] = level[place] + place * gap
     return moved
+
+
+def clear(labels: Sequence[tuple[float, float, float]], height: float) -> list[float]:
+    """Return at which height each label covers no other, those below keeping their place.
+
+    Args:
+        labels: left edge, height of the middle, and width of each.
+        height: of all labels.
+
+    Example:
+        >>> clear([(0, 0, 50), (10, 2, 50), (100, 0, 50)], 10)
+        [0, 10, 0]
+    """
+    placed: dict[int, float] = {}
+    for i in sorted(range(len(labels)), key=lambda i: labels[i][1]):
+        left, y, width = labels[i]
+        for j, other in sorted(placed.items(), key=lambda item: item[1]):
+            beside = left < labels[j][0] + labels[j][2] and labels[j][0] < left + width
+            if beside and abs(y - other) < height:
+                y = other + height
+        placed[i] = y
+    return [placed[i] for i in range(len(labels))]
 
 
 def _curves(results: Results, variant: Variant, quantity: Quantity) -> list[list[float]]:

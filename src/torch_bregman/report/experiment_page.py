@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,10 @@ _HEAD = """# Experiments
 Made by `bregman experiment tables all --scale small --results docs/experiments --page docs/experiments.md` from the
 results in [experiments/](experiments); every number is that of the last epoch, as mean ± standard deviation over seeds
 (n − 1), density is over all weights of the network. Nothing was chosen by looking at test images.
+
+`bregman experiment run NAME --scale small --results docs/experiments` makes the results of an experiment, or what is
+missing of them; `--data.dir DIR` names a folder of data sets. What has no section here runs at full scale only, or has
+not been run: see `bregman experiment list`.
 """
 
 
@@ -68,14 +73,18 @@ def section(results: Results, seen_from: Path | None = None) -> str:
     experiment = results.experiment
     parts = [
         f"# {experiment.title}\n",
-        f"{experiment.about}\n",
-        f"Scale {results.scale}: {experiment.at(results.scale).about} {_made_on(results)}\n",
+        _paragraph(experiment.about),
+        _paragraph(f"Scale {results.scale}: {experiment.at(results.scale).about} {_made_on(results)}"),
         markdown_table(results),
         *_marks(results),
         *(f"![{figure.title}]({_link(results, figure.name, seen_from)})\n" for figure in experiment.figures),
         *_remarks(results),
     ]
     return "\n".join(parts)
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _marks(results: Results) -> list[str]:

@@ -1,5 +1,6 @@
 """How λ and the rank cap change over time, with the habits of torch.optim.lr_scheduler; sizes on request."""
 
+from torch_bregman.schedulers.advice import LamAdvice, suggest_lam
 from torch_bregman.schedulers.base import Schedule
 from torch_bregman.schedulers.calendars import Calendar, cosine, cubic, geometric, linear, listed
 from torch_bregman.schedulers.consolidation import Consolidation
@@ -7,12 +8,15 @@ from torch_bregman.schedulers.lam import LamOnPlateau, LamSchedule
 from torch_bregman.schedulers.rank import RankByEnergy, RankOnPlateau, RankSchedule
 from torch_bregman.schedulers.size_control import LamByFeedback, LamByQuantile, SizeControl
 from torch_bregman.schedulers.sizes import Bytes, Density, MultiplyAdds, Parameters, Rank, Size, Units
+from torch_bregman.schedulers.waking import EntryTimes, waking_scores
 
 __all__ = [
     "Bytes",
     "Calendar",
     "Consolidation",
     "Density",
+    "EntryTimes",
+    "LamAdvice",
     "LamByFeedback",
     "LamByQuantile",
     "LamOnPlateau",
@@ -32,4 +36,6 @@ __all__ = [
     "geometric",
     "linear",
     "listed",
+    "suggest_lam",
+    "waking_scores",
 ]

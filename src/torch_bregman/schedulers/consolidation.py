@@ -135,6 +135,11 @@ class Consolidation(Schedule):
             if isinstance(frozen, Factors) and frozen.pays:
                 frozen.write()
 
+    def kept(self) -> tuple[int, int]:
+        """Return how many weights the masks let be, and how many of them are not zero."""
+        supports = [each for each in self.frozen if isinstance(each, Support)]
+        return sum(int(each.mask.sum()) for each in supports), sum(int((each.param != 0).sum()) for each in supports)
+
     def factors(self) -> dict[int, tuple[Tensor, Tensor]]:
         """Return L and R of each weight that goes on in factors, by the `id` of the weight."""
         found = [each for each in self.frozen if isinstance(each, Factors) and each.pays]

@@ -151,7 +151,7 @@ class OptimConf(Checked):
         weight_decay: into the dual for Bregman methods.
         delta: δ > 0, the elastic-net parameter.
         backtracking: factor by which pgd shrinks τ.
-        compiled: one compiled pass a step; costs up to a minute at the start.
+        compiled: one compiled pass a step; needs a C compiler on a CPU, and waits for it at the start.
         base: class in torch.optim that bregman runs on the dual variables, e.g. RMSprop.
         options: what else that class takes.
     """
@@ -266,6 +266,8 @@ class Conf(Checked):
         device: auto, cpu, cuda, cuda:1, …
         dtype: float32, float64, or bfloat16 and float16 for autocast (weights stay float32).
         threads: of the CPU; by default PyTorch's choice.
+        keep_at: sizes at which a checkpoint is kept when the network passes them: densities, or ranks of all weights
+            together under a nuclear norm; see bregman path.
         tensorboard: also write TensorBoard events; needs the extra `track`.
         data: which data.
         model: which network.
@@ -291,6 +293,7 @@ class Conf(Checked):
     device: str = "auto"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = None
+    keep_at: list[float] = field(default_factory=list)
     tensorboard: bool = False
     data: DataConf = field(default_factory=DataConf)
     model: ModelConf = field(default_factory=ModelConf)
@@ -307,6 +310,8 @@ class Conf(Checked):
         """Check ranges, and what does not go together."""
         _within("epochs", self.epochs, 1, math.inf, "at least one pass")
         _within("seed", self.seed, 0, 2**63 - 1, "a whole number")
+        if wrong := [size for size in self.keep_at if not size > 0]:
+            raise ValueError(f"keep_at must be sizes > 0, got {wrong[0]!r}: densities such as 0.05, or ranks")
         if self.threads is not None:
             _within("threads", self.threads, 1, 1024, "leave it out for PyTorch's choice")
         if not self.name.strip() or any(sign in self.name for sign in "/\\") or self.name in (".", ".."):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,13 +18,18 @@ from torch_bregman.train.conf import Conf
 from torch_bregman.train.evaluation import judge
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
+from torch_bregman.train.path import file_of, passes, size_of
 from torch_bregman.train.ranks import low_ranks
+from torch_bregman.train.remarks import remarks
 from torch_bregman.train.reproducible import reproducible, seed_epoch
 from torch_bregman.train.run_folder import RunFolder
-from torch_bregman.train.setup import Parts, set_up
+from torch_bregman.train.setup import Control, Parts, set_up
 from torch_bregman.train.summary import summarise
 from torch_bregman.train.tensorboard import TensorBoard
 from torch_bregman.train.terminal import Terminal
+
+MakeControls = Callable[[Conf, Parts], Sequence[Control]]
+"""From a run's parts to what is advanced after every step."""
 
 _CHECKED_EVERY = 50
 """Steps between two looks at the loss; each look makes a GPU wait."""
@@ -34,12 +39,13 @@ class TrainingDivergedError(ValueError):
     """The loss is no longer a finite number."""
 
 
-def fit(conf: Conf, observers: Sequence[Observer] | None = None) -> Result:
+def fit(conf: Conf, observers: Sequence[Observer] | None = None, *, controls: MakeControls | None = None) -> Result:
     """Train the network that a configuration describes, in a new folder `out/name`.
 
     Args:
         conf: the run.
         observers: told of every epoch; default one that prints to the terminal.
+        controls: makes what else is advanced after every step, with a state for the checkpoint.
 
     Returns:
         The finished run.
@@ -57,24 +63,31 @@ def fit(conf: Conf, observers: Sequence[Observer] | None = None) -> Result:
     """
     conf = Conf.from_dict(conf.to_dict())  # checks what was set since it was made, and is ours alone
     with reproducible(conf.threads):
-        parts, watching = set_up(conf), _watching(conf, observers)
+        parts, watching = _set_up(conf, controls), _watching(conf, observers)
         return _Session(RunFolder.create(conf), conf, parts, watching).run()
 
 
-def resume(run: str, out: str = "runs", observers: Sequence[Observer] | None = None) -> Result:
+def resume(
+    run: str,
+    out: str = "runs",
+    observers: Sequence[Observer] | None = None,
+    *,
+    controls: MakeControls | None = None,
+) -> Result:
     """Go on with a run that was stopped: it ends bit for bit as if it never had been.
 
     Args:
         run: its folder, or its name in `out`.
         out: the folder of all runs.
         observers: told of every epoch to come; default one that prints to the terminal.
+        controls: as they were given to `fit`.
 
     Raises:
         ValueError: where there is no such run, or its checkpoint is damaged or belongs to another model.
     """
     folder, conf = RunFolder.open(run, out)
     with reproducible(conf.threads):
-        session = _Session(folder, conf, set_up(conf), _watching(conf, observers))
+        session = _Session(folder, conf, _set_up(conf, controls), _watching(conf, observers))
         session.restore()
         return session.run()
 
@@ -92,10 +105,18 @@ def reopen(folder: RunFolder) -> Parts:
         return session.parts
 
 
+def _set_up(conf: Conf, controls: MakeControls | None) -> Parts:
+    parts = set_up(conf)
+    parts.controls.extend(controls(conf, parts) if controls else [])
+    return parts
+
+
 class _Session:
     def __init__(self, folder: RunFolder, conf: Conf, parts: Parts, observers: list[Observer]) -> None:
         self.folder, self.conf, self.parts, self.observers = folder, conf, parts, observers
         self.history = History(folder.jsonl, folder.csv)
+        ranks = low_ranks(parts.model, parts.optimizer) if conf.keep_at else {}
+        self._first_size = size_of({"density": density(parts.model), "layer_rank": ranks})
         self.best: dict[str, float] = {"epoch": 0, parts.task.metric: -math.inf}
 
     def run(self) -> Result:
@@ -150,6 +171,7 @@ class _Session:
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
         }
+        row["remarks"] = "; ".join(remarks(self.conf, self.parts, row, self.history.rows))
         self._advance_schedule(loss)
         return {**row, "seconds": time.perf_counter() - start}
 
@@ -243,7 +265,11 @@ class _Session:
         if value > self.best[metric]:
             self.best = {"epoch": row["epoch"], metric: value}
             save_checkpoint(self.folder.best, {"epoch": row["epoch"], "model": self.parts.model.state_dict()})
-        parts = self.parts
+        parts, before = self.parts, size_of(self.history.rows[-1]) if self.history.rows else self._first_size
+        if passes(self.conf.keep_at, before, size_of(row)):
+            path = file_of(self.folder, row["epoch"])
+            path.parent.mkdir(exist_ok=True)
+            save_checkpoint(path, {"epoch": row["epoch"], "model": parts.model.state_dict()})
         content = {
             "epoch": row["epoch"],
             "trained": self._trained(),

@@ -10,15 +10,15 @@ from torch.optim import Optimizer
 from torch_bregman.metrics import named_weights
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.regularizers import Nuclear
-from torch_bregman.schedulers import Consolidation, Schedule
+from torch_bregman.schedulers import Consolidation
 
 
-def low_ranks(model: nn.Module, optimizer: Optimizer, controls: Sequence[Schedule] = ()) -> dict[str, int]:
+def low_ranks(model: nn.Module, optimizer: Optimizer, controls: Sequence[object] = ()) -> dict[str, int]:
     """Return the ranks of the weights under a nuclear norm, or frozen at one, by name."""
     return {name: len(left) for name, (left, _) in _factors(model, optimizer, controls).items()}
 
 
-def stored_numbers(model: nn.Module, optimizer: Optimizer, controls: Sequence[Schedule] = ()) -> int | None:
+def stored_numbers(model: nn.Module, optimizer: Optimizer, controls: Sequence[object] = ()) -> int | None:
     """Return how many numbers the weights take, those of low rank as two factors where that is less.
 
     None where no weight is under a nuclear norm, or frozen at a rank.
@@ -30,7 +30,7 @@ def stored_numbers(model: nn.Module, optimizer: Optimizer, controls: Sequence[Sc
     return sum(min(p.numel(), thin.get(name, p.numel())) for name, p in named_weights(model).items())
 
 
-def _factors(model: nn.Module, optimizer: Optimizer, controls: Sequence[Schedule]) -> dict[str, tuple[Tensor, Tensor]]:
+def _factors(model: nn.Module, optimizer: Optimizer, controls: Sequence[object]) -> dict[str, tuple[Tensor, Tensor]]:
     for control in controls:
         if isinstance(control, Consolidation) and control.done:
             frozen = control.factors()

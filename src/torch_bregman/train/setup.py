@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,20 @@ from torch_bregman.train.targets import build_controls, build_rates
 from torch_bregman.train.task import Task, task_of
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Control(Protocol):
+    """What is advanced after every step, and has a state for the checkpoint."""
+
+    def step(self) -> None:
+        """Do what is due."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +69,7 @@ class Parts:
     optimizer: Optimizer
     scheduler: Any
     schedules: list[Schedule]
-    controls: list[Schedule]
+    controls: list[Control]
     every_step: bool
     scaler: torch.amp.GradScaler | None
     autocast: torch.dtype | None
@@ -86,7 +100,7 @@ def set_up(conf: Conf) -> Parts:
         optimizer=optimizer,
         scheduler=(build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
         schedules=build_schedules(conf, optimizer),
-        controls=build_controls(conf, optimizer, model, test.images[:1], len(train)),
+        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train))],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),

@@ -97,6 +97,8 @@ class TargetConf(Checked):
         return bool(self.goals())
 
 
+_MANY = 0.1
+"""Density from which on a network is so large that it fits its data too well."""
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _RATES_LOW_RANK = {"linbreg": 0.1, "adabreg": 0.003}
@@ -105,8 +107,8 @@ _RATES_LOW_RANK = {"linbreg": 0.1, "adabreg": 0.003}
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
-    AdaBreg with learning rate 0.01 (0.003 for low rank), or LinBreg with Nesterov momentum if it is asked for; a start
-    at the density at which the ramp starts, or at rank 4.
+    AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 10 % on), or
+    LinBreg with Nesterov momentum if it is asked for; a start at the density at which the ramp starts, or at rank 4.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -122,13 +124,15 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     if target.get("rank") is not None:
         regularizer.setdefault("name", "nuclear")
     low_rank = regularizer.get("name") in _LOW_RANK
-    _move(optim, low_rank)
+    _move(optim, low_rank, target.get("density"))
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start}
 
 
-def _move(optim: dict[str, Any], low_rank: bool) -> None:
+def _move(optim: dict[str, Any], low_rank: bool, density: Any) -> None:
     name = optim.setdefault("name", "adabreg")
+    if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
+        optim.update({"lr": 0.005, "weight_decay": 1e-4, **optim})
     rates = _RATES_LOW_RANK if low_rank else _RATES
     if name in rates:
         optim.setdefault("lr", rates[name])

@@ -37,7 +37,7 @@ class TensorBoard:
     def epoch(self, row: Row) -> None:
         """Write one row."""
         for key, value in flatten(row).items():
-            if key != "epoch" and value is not None:
+            if key != "epoch" and isinstance(value, (int, float)):
                 self._writer.add_scalar(key, value, row["epoch"])
         self._writer.flush()
 

@@ -55,6 +55,8 @@ class Terminal:
             self._console.print(text, soft_wrap=True)
         else:
             self._progress.update(self._progress.task_ids[0], completed=row["epoch"], description=text)
+        if row.get("remarks"):
+            self._console.print(f"note: {row['remarks']}", soft_wrap=True)
 
     def finished(self, result: Result) -> None:
         """Print the layers and the final numbers."""

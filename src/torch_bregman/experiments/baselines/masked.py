@@ -1,0 +1,53 @@
+"""Weights under masks that change now and then."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torch_bregman.metrics import named_weights
+
+
+class Masked(ABC):
+    """Keeps the weights of a model, and the momentum of its optimizer, at zero off their masks; `step` after each step.
+
+    Args:
+        model: its parameters with 2 or more dimensions are masked.
+        optimizer: what moves them.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self.weights, self.optimizer, self.steps = list(named_weights(model).values()), optimizer, 0
+        self.masks = [torch.ones_like(weight, dtype=torch.bool) for weight in self.weights]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the masks where that is due, and apply them."""
+        self.steps += 1
+        self._change()
+        self._apply()
+
+    @abstractmethod
+    def _change(self) -> None:
+        """Change the masks where that is due at `self.steps`."""
+
+    def _apply(self) -> None:
+        for weight, mask in zip(self.weights, self.masks, strict=True):
+            weight.mul_(mask)
+            for value in self.optimizer.state.get(weight, {}).values():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    value.mul_(mask)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return steps and masks."""
+        return {"steps": self.steps, "masks": {str(i): mask for i, mask in enumerate(self.masks)}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        self.steps = state_dict["steps"]
+        for i, mask in enumerate(self.masks):
+            mask.copy_(state_dict["masks"][str(i)])
