@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
@@ -47,13 +48,10 @@ class Watched:
         if not members:
             raise ValueError("a target needs weights of 2 or more dimensions under a regularizer, found none")
         for _, group, param in members:
-            if not isinstance(group["regularizer"], Nuclear):
+            if not isinstance(group["regularizer"], Nuclear) and not group["regularizer"].joint:
                 group["regularizer"].levels(param.detach())  # says which regularisers let nothing sleep
-        self.fixed = [sum(_beside(size, param) for param in beside) for size in self.sizes]
-        self.wholes = [
-            sum(size.whole(param, group["regularizer"]) for _, group, param in members) + fixed
-            for size, fixed in zip(self.sizes, self.fixed, strict=True)
-        ]
+        self.fixed = [sum(_beside(size, param) for param in beside) + self._of_no_unit(size) for size in self.sizes]
+        self.wholes = [self._whole(size) + sum(_beside(size, param) for param in beside) for size in self.sizes]
         self.budgets()
         self._guesses = [0.0] * len(self.sizes)
         count = sum(param.numel() for _, _, param in members)
@@ -68,8 +66,26 @@ class Watched:
         """Return share of λ, group and weight of all that is steered."""
         for share, group in zip(self.shares, self.groups, strict=True):
             for param in group["params"]:
-                if param.ndim >= 2 and param.numel() and share:
+                if (param.ndim >= 2 or group["regularizer"].joint) and param.numel() and share:
                     yield share, group, param
+
+    def _whole(self, size: Size) -> float:
+        alone = [(g, p) for _, g, p in self.members() if not g["regularizer"].joint]
+        joint = [size.whole_joint(group["regularizer"], group["params"]) for group in self._joint()]
+        return sum(size.whole(param, group["regularizer"]) for group, param in alone) + sum(joint)
+
+    def _of_no_unit(self, size: Size) -> float:
+        """Return what slices of joint weights cost that belong to no unit, and are always awake."""
+        free = 0.0
+        for group in self._joint():
+            regularizer, params = group["regularizer"], group["params"]
+            cost = size.rate_joint(regularizer, [param.detach() for param in params], params).cost
+            if isinstance(cost, Tensor):
+                free += size.whole_joint(regularizer, params) - float(cost.sum())
+        return free
+
+    def _joint(self) -> list[Group]:
+        return [group for group in self.groups if group["regularizer"].joint]
 
     def budgets(self, factor: float = 1.0) -> list[float]:
         """Return what the steered weights may cost, for each target.
@@ -141,6 +157,11 @@ class Watched:
 
     def _rate(self, size: Size, share: float, group: Group, param: Tensor, turn: int | None, awake: bool) -> Rated:
         regularizer = group["regularizer"]
+        if regularizer.joint:
+            if param is not group["params"][0]:
+                return Rated(param.detach().new_zeros(0), 0.0)  # all is said with the first
+            rated = size.rate_joint(regularizer, duals(self.optimizer, group), group["params"])
+            return rated._replace(levels=rated.levels / share)
         if awake and isinstance(regularizer, Nuclear):
             levels = self.optimizer.spectrum(param) / float(group.get("delta", 1.0)) + float(group["lam"])
             return Rated(levels / share, size.directions(len(levels), regularizer, param).to(levels.device))
@@ -158,6 +179,18 @@ def dual(optimizer: RegularizedOptimizer, group: Group, param: Tensor) -> Tensor
     if isinstance(optimizer, MirrorOptimizer):
         return group["regularizer"].inverse_mirror(param.detach().float(), group["delta"], lam=group["lam"])
     return param.detach()
+
+
+def duals(optimizer: RegularizedOptimizer, group: Group) -> list[Tensor]:
+    """Return the dual variables of all weights of a group that shares units, the weights where there are none."""
+    params, states = group["params"], [optimizer.state.get(param, {}) for param in group["params"]]
+    if all("subgrad" in state for state in states):
+        return [state["subgrad"] for state in states]
+    if not isinstance(optimizer, MirrorOptimizer):
+        return [param.detach() for param in params]
+    joined = group["regularizer"].joined([param.shape for param in params])
+    start = torch.cat([param.detach().float().reshape(-1) for param in params])
+    return joined.split(joined.inverse_mirror(start, group["delta"], lam=group["lam"]))
 
 
 def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tuple[list[int], list[Tensor]]:
