@@ -2,8 +2,8 @@
 
 Three networks are trained on all of Fashion-MNIST's training images:
 
-- the ConvNet (64 and 64 filters, 128 units), group-sparse: outgoing groups found by tracing, a start with a tenth of the
-  units awake, LinBreg;
+- the ConvNet (64 and 64 filters, 128 units), group-sparse: outgoing groups found by tracing, a start with a tenth of
+  the units awake, LinBreg;
 - an MLP 784-1024-1024-10 under ℓ1 with few weights, compacted to CSR layers;
 - an MLP 784-1024-1024-10 of low rank under the nuclear norm.
 
@@ -85,7 +85,7 @@ def low_rank_mlp(x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Module:
 
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[[], nn.Module], int]] = {
-    "group-sparse ConvNet": (convnet, tb.models.convnet, 5),
+    "group-sparse ConvNet": (convnet, tb.models.convnet, 2),
     "CSR MLP": (sparse_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 5),
     "low-rank MLP": (low_rank_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 5),
 }
@@ -163,11 +163,8 @@ def factorised(model: nn.Module, small: nn.Module, x: Tensor) -> dict[str, nn.Mo
     layers: list[nn.Module] = [nn.Flatten()]
     for name in ("fc1", "fc2", "fc3"):
         linear: Any = model.get_submodule(name)
-        rank = (
-            getattr(getattr(small, name)[0], "out_features", 0)
-            if isinstance(getattr(small, name), nn.Sequential)
-            else 0
-        )
+        now = getattr(small, name)
+        rank = now[0].out_features if isinstance(now, nn.Sequential) else 0
         layers += svd_layers(linear, rank) if rank else [linear]
         layers.append(nn.ReLU())
     return {"truncated SVD, as PAT": nn.Sequential(*layers[:-1]).eval()}
@@ -226,15 +223,8 @@ def write(results: list[dict[str, Any]]) -> None:
     RESULTS.mkdir(exist_ok=True)
     content = {"machine": machine(), "results": results}
     (RESULTS / "compact.json").write_text(json.dumps(content, indent=1) + "\n")
-    lines = [
-        "# Compact networks",
-        "",
-        __doc__.partition("\n\n")[2],
-        *table(results),
-        "",
-        "Machine: " + spelled(machine()),
-        "",
-    ]
+    about = (__doc__ or "").partition("\n\n")[2]
+    lines = ["# Compact networks", "", about, *table(results), "", "Machine: " + spelled(machine()), ""]
     (RESULTS / "compact.md").write_text("\n".join(lines))
 
 
