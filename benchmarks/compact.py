@@ -85,8 +85,8 @@ def low_rank_mlp(x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Module:
 
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[[], nn.Module], int]] = {
-    "group-sparse ConvNet": (convnet, tb.models.convnet, 2),
-    "CSR MLP": (sparse_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 3),
+    "group-sparse ConvNet": (convnet, tb.models.convnet, 1),
+    "CSR MLP": (sparse_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 2),
     "low-rank MLP": (low_rank_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 3),
 }
 TARGETS = {
