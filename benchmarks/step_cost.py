@@ -44,7 +44,7 @@ LR, L1_LAM, GROUP_LAM = 1e-3, 1e-2, 1e-3
 class Subject(NamedTuple):
     """An optimizer, and the name of the one that it is compared with."""
 
-    build: Callable[[Params], torch.optim.Optimizer]
+    build: Callable[[Params], Any]
     reference: str
 
 
@@ -84,7 +84,22 @@ def own_subjects() -> dict[str, Subject]:
         ),
         "AdaBreg l1": Subject(lambda ps: tb.AdaBreg(ps, lr=LR, regularizer=l1), "Adam fused"),
         "ProxSGD l1": Subject(lambda ps: tb.ProxSGD(ps, lr=LR, regularizer=l1), "SGD"),
+        "look of LamByQuantile l1, every 10 steps": Subject(lambda ps: Looks(ps, l1), "AdaBreg l1"),
+        "look of LamByQuantile rows, every 10 steps": Subject(lambda ps: Looks(ps, group), "AdaBreg l1"),
     }
+
+
+class Looks:
+    """Takes no steps, but one look of a controller at each: a tenth of its ratio is what it adds to a step."""
+
+    def __init__(self, params: Params, regularizer: tb.Regularizer) -> None:
+        optimizer = tb.AdaBreg(on_weights(params, regularizer=regularizer), lr=LR)
+        optimizer.step()
+        self.control = tb.schedulers.LamByQuantile(optimizer, tb.schedulers.Density(0.05), every=1)
+
+    def step(self) -> None:
+        """Look once."""
+        self.control.step()
 
 
 def compiled_subjects() -> dict[str, Subject]:

@@ -26,7 +26,7 @@ REGULARIZERS = (
     "Nuclear",
     "SoftBernoulli",
 )
-FUNCTIONS = ("sparsify_", "low_rank_", "param_groups", "density", "fit", "resume")
+FUNCTIONS = ("sparsify_", "low_rank_", "param_groups", "density", "fit", "resume", "compact", "outgoing_groups")
 MODULES = ("models", "data", "metrics", "schedulers", "optim", "regularizers", "train", "views")
 
 

@@ -9,7 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch_bregman import data, graph, layers, metrics, models, optim, regularizers, schedulers, train, views
+    from torch_bregman import (
+        compaction,
+        data,
+        graph,
+        layers,
+        metrics,
+        models,
+        optim,
+        regularizers,
+        schedulers,
+        train,
+        views,
+    )
+    from torch_bregman.compaction import compact, export_onnx, export_program, load_compact, save_compact
     from torch_bregman.groups import param_groups
     from torch_bregman.init import low_rank_, sparsify_
     from torch_bregman.metrics import density
@@ -55,12 +68,17 @@ __all__ = [
     "SparseGroup",
     "UnitL2",
     "__version__",
+    "compact",
+    "compaction",
     "data",
     "density",
+    "export_onnx",
+    "export_program",
     "fit",
     "graph",
     "incoming_groups",
     "layers",
+    "load_compact",
     "low_rank_",
     "metrics",
     "models",
@@ -69,6 +87,7 @@ __all__ = [
     "param_groups",
     "regularizers",
     "resume",
+    "save_compact",
     "schedulers",
     "sparsify_",
     "suggest_lam",
@@ -77,6 +96,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "compaction": ("compact", "export_onnx", "export_program", "load_compact", "save_compact"),
     "groups": ("param_groups",),
     "init": ("low_rank_", "sparsify_"),
     "metrics": ("density",),
@@ -100,7 +120,10 @@ _HOME = {
     "unit_groups": ("incoming_groups", "outgoing_groups"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("data", "graph", "layers", "metrics", "models", "optim", "regularizers", "schedulers", "train", "views")
+_SUBMODULES = (
+    *("compaction", "data", "graph", "layers", "metrics", "models", "optim", "regularizers"),
+    *("schedulers", "train", "views"),
+)
 
 
 def __getattr__(name: str) -> object:

@@ -80,11 +80,28 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     path.add_argument("--within", type=float, default=0.5, help="pick the smallest within so many points of the best")
     subcommands.add_subcommand("path", path, help="pick a size along a run")
 
+    compact = ArgumentParser(exit_on_error=False, description="Make a smaller model of a finished run; same outputs.")
+    compact.add_argument("run", type=str, help="folder of the run, or its name in --out")
+    compact.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    compact.add_argument("--to", type=str, help="folder of the compact model, by default `compact` in that of the run")
+    compact.add_argument("--export", choices=["onnx", "pt2"], nargs="+", help="also write these formats")
+    compact.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 128], help="at which latency is measured")
+    compact.add_argument("--round_to", type=int, default=1, help="widths are multiples of this")
+    compact.add_argument("--fold_norms", action="store_true", help="multiply batch normalisation into other layers")
+    subcommands.add_subcommand("compact", compact, help="make a smaller model of a finished run")
+
+    bench = ArgumentParser(exit_on_error=False, description="Time a compact model beside its dense original.")
+    bench.add_argument("place", type=str, help="folder of the compact model, or of its run, or its name in --out")
+    bench.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    bench.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 128], help="samples a pass")
+    subcommands.add_subcommand("bench", bench, help="time a compact model")
+
     experiment = ArgumentParser(exit_on_error=False, description="Reproduce an experiment, or show its results.")
     _add_experiment(experiment)
     subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
 
-    return parser, {"train": _train, "resume": _resume, "data": _data, "path": _path, "experiment": _experiment}
+    functions = {"train": _train, "resume": _resume, "data": _data, "path": _path, "experiment": _experiment}
+    return parser, {**functions, "compact": _compact, "bench": _bench}
 
 
 def _add_experiment(parser: ArgumentParser) -> None:
@@ -156,6 +173,21 @@ def _path(parsed: Namespace) -> int:
         print(f"picture in {draw_path(kept, picked, folder.path / 'path.png', folder.path.name)}")
     except ValueError as error:
         print(f"no picture: {error}", file=sys.stderr)
+    return 0
+
+
+def _compact(parsed: Namespace) -> int:
+    from torch_bregman.train.compact_command import CompactRequest, compact_run
+
+    given = {key: value for key, value in parsed.as_dict().items() if value is not None}
+    compact_run(CompactRequest(**given))
+    return 0
+
+
+def _bench(parsed: Namespace) -> int:
+    from torch_bregman.train.compact_command import bench_run
+
+    print(bench_run(parsed.place, parsed.get("out", Conf.out), parsed.get("batch_sizes", (1, 128))))
     return 0
 
 

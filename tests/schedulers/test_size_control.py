@@ -237,13 +237,13 @@ def test_of_very_many_weights_some_rows_are_enough() -> None:
     optimizer.step()
     watched = LamByQuantile(optimizer, Density(0.05)).watched[0]
     looked_at = [len(watched.rated(0, turn=turn)[0].levels) for turn in range(3)]
-    assert max(looked_at) < weight.numel() / 10
+    assert max(looked_at) < weight.numel() / 8
     exact = watched.lam_wanted()
     v = dual(optimizer, optimizer.param_groups[0], weight).abs().flatten()
     assert int((v > exact).sum()) == watched.budgets()[0]
     guesses = [watched.lam_wanted(turn=turn) for turn in range(8)]
     assert len(set(guesses)) == 8
-    assert guesses == pytest.approx([exact] * 8, rel=0.02)
+    assert guesses == pytest.approx([exact] * 8, rel=0.03)
 
 
 @pytest.mark.parametrize("control", CONTROLS)

@@ -16,6 +16,7 @@ from torch_bregman.metrics import cost_report, rank
 from torch_bregman.train import Conf, TargetConf, fit
 from torch_bregman.train.command_line import parse_conf
 from torch_bregman.train.target_conf import ramp_start
+from torch_bregman.views import get_view
 
 WEIGHTS = 784 * 16 + 16 * 10
 
@@ -88,6 +89,7 @@ def test_low_rank_is_met_within_a_rank(goal: dict[str, float], tiny: Callable[..
 def test_kernels_of_a_conv_net_are_met_within_one(tiny: Callable[..., Conf]) -> None:
     conf = tiny(
         model={"name": "convnet", "hidden": None},
+        regularizer={"name": "l1"},
         rules={"Conv2d": {"name": "group_l2", "options": {"view": "kernels"}}, "Linear": {"name": "none", "lam": 0.0}},
         target={"units": 0.1},
         optim={"name": "adabreg", "lr": 0.01},
@@ -113,11 +115,28 @@ def test_multiply_adds_of_a_conv_net_are_met_within_an_entry(tiny: Callable[...,
     assert 0.2 * report.macs - positions < report.nonzero_macs <= 0.2 * report.macs
 
 
+@pytest.mark.parametrize("name", ["mlp", "convnet"])
+def test_whole_units_are_met_and_can_be_cut_off(name: str, tiny: Callable[..., Conf]) -> None:
+    few = tiny(
+        model={"name": name, "hidden": [16] if name == "mlp" else None}, start={"kind": "dense", "density": 0.01}
+    )
+    plain = {**few.to_dict(), "target": {"units": 0.5}, "epochs": 2}
+    plain["regularizer"] = {"name": "outgoing"}
+    result = fit(Conf.from_dict({**plain, "optim": {"name": "adabreg", "lr": 0.01}}), observers=[])
+    image = torch.zeros(1, 1, 28, 28)
+    rules = tb.outgoing_groups(result.model, image)
+    named = dict(result.model.named_parameters())
+    live = [get_view(reg.view).live(named[key].detach()) for key, reg in rules.items()]
+    assert sum(int(each.sum()) for each in live) == round(0.5 * sum(each.numel() for each in live))
+
+
 def test_one_flag_chooses_the_rest_and_each_part_can_be_set_by_hand() -> None:
     conf = parse_conf(["--target.density", "0.02"])
     assert (conf.optim.name, conf.optim.lr, conf.start.density) == ("adabreg", 0.01, 0.2)
     conf = parse_conf(["--target.density", "0.25", "--optim.lr", "0.02", "--optim.name", "linbreg"])
     assert (conf.optim.name, conf.optim.lr, conf.optim.momentum, conf.start.density) == ("linbreg", 0.02, 0.9, 0.5)
+    conf = parse_conf(["--target.units", "0.5"])
+    assert (conf.regularizer.name, conf.start.kind) == ("outgoing", "dense")
     conf = parse_conf(["--target.rank", "30", "--start.rank", "6"])
     assert (conf.regularizer.name, conf.start.kind, conf.start.rank) == ("nuclear", "low_rank", 6)
     conf = parse_conf(["--target.density", "0.02", "--start.density", "0.02", "--target.start", "0.02"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,10 @@ class Tape(TorchFunctionMode):
         self._constants: dict[str, Tensor] = {}
         self._locked: dict[str, str] = {}
         self._values: dict[int, Value] = {}
+        self._uses: Counter[int] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._products: dict[int, str] = {}
+        self._normalised: dict[str, tuple[str, int]] = {}
         self._kept: list[Tensor] = []  # an id stands for a tensor only while that lives
         self._modules = [f"the model ({type(model).__name__})"]
 
@@ -94,6 +99,7 @@ class Tape(TorchFunctionMode):
     def _follow(self, call: Call) -> None:
         tensors = call.tensors()
         active = [tensor for tensor in tensors if id(tensor) in self._values]
+        self._uses.update(id(tensor) for tensor in active)
         if active and call.name in self._rules:
             self._rules[call.name](self, call)
             return
@@ -164,6 +170,27 @@ class Tape(TorchFunctionMode):
         before = self._constants.get(name, constants)
         self._constants[name] = torch.where(before == constants, constants, NAN)
 
+    def note_product(self, output: Tensor, weight: Tensor) -> None:
+        """Say which weight an activation is a product with."""
+        name = self.names[id(weight)]
+        self._products[id(output)] = name
+        self._calls[name] += 1
+
+    def note_norm(self, x: Tensor, mean: Tensor) -> None:
+        """Say that an activation goes into a batch normalisation with known statistics."""
+        name = self.names[id(mean)]
+        self._calls[name] += 1
+        if id(x) in self._products:
+            self._normalised[self._products[id(x)]] = (name, id(x))
+
+    def _foldable(self) -> dict[str, str]:
+        """Return which weights have nothing but a batch normalisation behind them, and its running mean."""
+        return {
+            weight: mean
+            for weight, (mean, x) in self._normalised.items()
+            if self._uses[x] == 1 and self._calls[weight] == 1 and self._calls[mean] == 1
+        }
+
     @contextmanager
     def watch(self, model: nn.Module) -> Iterator[None]:
         """Follow what happens within; know which module is at work."""
@@ -197,7 +224,7 @@ class Tape(TorchFunctionMode):
         axes = [
             Axis(*key, role, self._removable(units)) for key, units in self._axes.items() for role in self._roles[key]
         ]
-        return UnitGraph(tuple(axes), self._constants, self._why())
+        return UnitGraph(tuple(axes), self._constants, self._why(), self._foldable())
 
     def _removable(self, units: Tensor) -> Tensor:
         return torch.where(self.is_free(units), self.labels.find(units), -1)

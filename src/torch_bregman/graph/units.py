@@ -41,11 +41,13 @@ class UnitGraph:
         constants: for every weight that reads units, the value that each of its inputs always has; nan where it
             depends on the input of the model, or cannot be folded into a bias.
         pinned: why what is left out of `axes` may not be removed, by the name of the tensor that makes it.
+        normalised: weights with nothing but a batch normalisation behind them, and the name of its running mean.
     """
 
     axes: tuple[Axis, ...]
     constants: dict[str, Tensor]
     pinned: dict[str, str]
+    normalised: dict[str, str]
 
     def readers(self) -> list[Axis]:
         """Return the axes that read units."""

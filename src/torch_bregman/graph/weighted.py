@@ -23,6 +23,7 @@ def linear(tape: Tape, call: Call) -> None:
     rows = make(tape, weight, 0, bias)
     constant = _weighted_constant(call, value.constant, x, weight)
     tape.put(call.output, Value(spread(rows, call.output, -1), constant))
+    tape.note_product(call.output, weight)
 
 
 def matmul(tape: Tape, call: Call) -> None:
@@ -77,6 +78,7 @@ def convolution(spatial: int) -> Rule:
             rows = make(tape, weight, 0, bias)
         constant = _weighted_constant(call, value.constant, x, weight)
         tape.put(call.output, Value(spread(rows, call.output, axis), constant))
+        tape.note_product(call.output, weight)
 
     return rule
 
@@ -113,6 +115,8 @@ def batch_norm(tape: Tape, call: Call) -> None:
     """Every channel by itself; its scale, shift and statistics are carried along."""
     x, mean, variance, weight, bias = call.bind("input", "running_mean", "running_var", "weight", "bias")
     _channelwise(tape, call, x, [mean, variance, weight, bias], known=mean is not None)
+    if id(mean) in tape.names:
+        tape.note_norm(x, mean)
 
 
 def instance_norm(tape: Tape, call: Call) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from torch_bregman.layers import LowRankLinear
+from torch_bregman.layers import CSRLinear, HeadAttention, LowRankLinear
 
 Example: TypeAlias = Tensor | tuple[Any, ...]
 """What a model is called with: one tensor, or a tuple of all its arguments."""
@@ -26,14 +26,14 @@ class Use:
         weight: None where it multiplies two activations, as attention does.
         times: multiply-adds of each entry; all of them where there is no weight.
         groups: into how many parts a grouped convolution cuts the first dimension.
-        factors: the weight is used as these two thin factors.
+        factors: the weight is stored and used as these: two thin factors, or its non-zero entries.
     """
 
     name: str
     weight: Tensor | None
     times: int
     groups: int = 1
-    factors: tuple[Tensor, Tensor] | None = None
+    factors: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +127,21 @@ def _low_rank(name: str, module: LowRankLinear, args: Any, kwargs: Any, output: 
     yield Use(_child(name, "weight"), module.weight, times, factors=(module.left, module.right))
 
 
+def _sparse(name: str, module: CSRLinear, args: Any, kwargs: Any, output: Tensor) -> Iterable[Use]:
+    times = output.numel() // max(module.out_features, 1)
+    yield Use(_child(name, "weight"), module.weight, times, factors=(module.values,))
+
+
+def _heads(name: str, module: HeadAttention, args: Any, kwargs: Any, output: Any) -> Iterable[Use]:
+    query, key, value = (args[i] if i < len(args) else kwargs[n] for i, n in enumerate(("query", "key", "value")))
+    positions = [x.numel() // module.embed_dim for x in (query, key, value)]
+    for part, weight, times in zip(("q", "k", "v"), module.in_proj_weight.chunk(3), positions, strict=True):
+        yield Use(_child(name, f"in_proj_weight[{part}]"), weight, times)
+    batch = query.shape[0 if module.batch_first else 1] if query.ndim == 3 else 1
+    width = module.num_heads * module.head_dim
+    yield Use(name or "attention", None, 2 * width * positions[0] * (positions[1] // max(batch, 1)))
+
+
 def _convolution(name: str, module: Any, args: Any, kwargs: Any, output: Tensor) -> Iterable[Use]:
     yield Use(_child(name, "weight"), module.weight, output.numel() // max(module.out_channels, 1), module.groups)
 
@@ -167,6 +182,8 @@ def _recurrent(name: str, module: nn.RNNBase, args: Any, kwargs: Any, output: An
 
 _RULES: dict[Any, Callable[..., Iterable[Use]]] = {
     LowRankLinear: _low_rank,
+    CSRLinear: _sparse,
+    HeadAttention: _heads,
     nn.Linear: _linear,
     nn.Bilinear: _bilinear,
     (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d): _transposed,

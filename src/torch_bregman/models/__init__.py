@@ -16,9 +16,10 @@ from torch_bregman.models.autoencoder import denoiser
 from torch_bregman.models.convolutional import convnet
 from torch_bregman.models.lenet import lenet5_caffe, lenet_300_100
 from torch_bregman.models.perceptron import mlp
+from torch_bregman.models.residual import resnet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    function.__name__: function for function in (mlp, convnet, lenet_300_100, lenet5_caffe, denoiser)
+    function.__name__: function for function in (mlp, convnet, lenet_300_100, lenet5_caffe, resnet, denoiser)
 }
 
 
@@ -49,4 +50,4 @@ def build(name: str, **options: Any) -> nn.Module:
     return MODELS[name](**options)
 
 
-__all__ = ["MODELS", "build", "convnet", "denoiser", "lenet5_caffe", "lenet_300_100", "mlp"]
+__all__ = ["MODELS", "build", "convnet", "denoiser", "lenet5_caffe", "lenet_300_100", "mlp", "resnet"]

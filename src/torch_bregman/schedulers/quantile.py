@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_BRACKET = 0.05
-"""Width of the first bracket around the guess, relative to it."""
-_WIDENED = 4
-"""So often the bracket is made wider before all levels are taken in."""
+_BRACKETS = (0.01, 0.05)
+"""Widths of the first brackets around the guess, relative to it."""
+_SMALL, _EVERY = 4096, 32
+"""Beyond so many levels a sample of every 32nd is sorted before all are."""
 _ROUNDING = 1e-12
 """Relative, of sums of costs."""
 
@@ -93,19 +93,32 @@ def _whole(rated: Rated) -> float:
 
 def _search(rated: Sequence[Rated], budget: float, guess: float) -> tuple[Tensor, Tensor, float]:
     """Return levels around the answer, falling, what all down to each costs, and the upper end of the bracket."""
-    width = _BRACKET
-    for _ in range(_WIDENED):
-        high = guess * (1 + width)
+    for low, high in _brackets(rated, budget, guess):
         above = spent(rated, high)
         if above <= budget:
-            levels, costs = _within(rated, guess * (1 - min(width, 1.0)), high)
+            levels, costs = _within(rated, low, high)
             if above + float(costs.sum()) > budget:
                 return levels, above + torch.cumsum(costs, 0), high
-        width *= 4
-    levels, costs = _within(rated, -1.0, math.inf)
-    if float(costs.sum()) <= budget:
-        raise ValueError("a target cannot be met with dual variables that are nan: lower lr or clip gradients")
-    return levels, torch.cumsum(costs, 0), math.inf
+    raise ValueError("a target cannot be met with dual variables that are nan: lower lr or clip gradients")
+
+
+def _brackets(rated: Sequence[Rated], budget: float, guess: float) -> Iterator[tuple[float, float]]:
+    """Yield where to look: around the guess, where a sample of the levels has the answer, and everywhere."""
+    for width in _BRACKETS:
+        yield guess * (1 - width), guess * (1 + width)
+    if sum(len(each.levels) for each in rated) > _SMALL:
+        levels, costs = _within([_thinned(each) for each in rated], -1.0, math.inf)
+        place = int((torch.cumsum(costs, 0) <= budget).sum())
+        margin = 4 * math.isqrt(place + 1)
+        first, last = place - margin, place + margin
+        if first >= 0 and last < len(levels):
+            yield float(levels[last]), float(levels[first])
+    yield -1.0, math.inf
+
+
+def _thinned(rated: Rated) -> Rated:
+    cost = rated.cost[::_EVERY] if isinstance(rated.cost, Tensor) else rated.cost
+    return Rated(rated.levels[::_EVERY], cost * _EVERY)
 
 
 def _within(rated: Sequence[Rated], low: float, high: float) -> tuple[Tensor, Tensor]:

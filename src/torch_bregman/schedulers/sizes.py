@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torch_bregman.regularizers import GroupL2, Nuclear, Regularizer
+from torch_bregman.regularizers import GroupL2, Nuclear, Regularizer, UnitL2
 from torch_bregman.schedulers.quantile import Rated
 from torch_bregman.views import View, get_view
 
@@ -76,6 +76,21 @@ class Size(ABC):
         """
         return regularizer.spread(kept.view(regularizer.levels(v).shape), v)
 
+    def rate_joint(self, regularizer: UnitL2, duals: list[Tensor], params: list[Tensor]) -> Rated:
+        """Return levels and costs of units that several tensors share; vectors are not counted."""
+        levels = regularizer.levels_all(duals)
+        cost = torch.zeros(len(levels), dtype=torch.float64)
+        for slices, param in zip(regularizer.slices, params, strict=True):
+            index = slices.index(param).cpu()
+            if param.ndim >= 2 and len(index):
+                each = param.numel() / len(index) * self.entry(param)
+                cost.index_add_(0, index[index >= 0], torch.full((int((index >= 0).sum()),), each, dtype=torch.float64))
+        return Rated(levels, cost.to(levels.device))
+
+    def whole_joint(self, regularizer: UnitL2, params: list[Tensor]) -> float:
+        """Return what tensors that share units add when all is awake."""
+        return sum(self.whole(param, regularizer) for param in params if param.ndim >= 2)
+
     def entry(self, param: Tensor) -> float:
         """Return what one entry costs."""
         return 1.0
@@ -134,19 +149,29 @@ class Units(Size):
         """Return the number of groups."""
         if isinstance(regularizer, Nuclear):
             raise ValueError(f"{regularizer.name} makes no units sleep: set a target of rank or params")
+        if isinstance(regularizer, UnitL2):
+            return float(len(regularizer.levels(param.detach())))
         return float(param.numel() / self._view(regularizer).size(param))
+
+    def rate_joint(self, regularizer: UnitL2, duals: list[Tensor], params: list[Tensor]) -> Rated:
+        """Return the levels of the units, each of which costs 1."""
+        return Rated(regularizer.levels_all(duals), 1.0)
+
+    def whole_joint(self, regularizer: UnitL2, params: list[Tensor]) -> float:
+        """Return the number of units."""
+        return float(len(regularizer.levels_all([param.detach() for param in params])))
 
     def rate(self, regularizer: Regularizer, v: Tensor, param: Tensor) -> Rated:
         """Return the highest level within each unit."""
         levels = regularizer.levels(v)
-        if not isinstance(regularizer, GroupL2):
+        if not isinstance(regularizer, (GroupL2, UnitL2)):
             split, inner = self._view(regularizer).groups(levels)
             levels = split.amax(inner) if inner else split
         return Rated(levels.flatten(), 1.0)
 
     def entries(self, kept: Tensor, regularizer: Regularizer, v: Tensor) -> Tensor:
         """Return all entries of the units that are kept."""
-        if isinstance(regularizer, GroupL2):
+        if isinstance(regularizer, (GroupL2, UnitL2)):
             return super().entries(kept, regularizer, v)
         split, inner = self._view(regularizer).groups(v)
         shape = [1 if d in inner else length for d, length in enumerate(split.shape)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.regularizers import Nuclear
-from torch_bregman.schedulers.watched import Group, Watched, dual
+from torch_bregman.schedulers.watched import Group, Watched, dual, duals
 
 
 def kept_levels(watched: Watched, number: int, budget: float) -> list[Tensor]:
@@ -39,16 +39,29 @@ def kept_entries(watched: Watched) -> list[Tensor | int]:
         min(group["regularizer"].matrix(param).shape) if isinstance(group["regularizer"], Nuclear) else param == param
         for _, group, param in members
     ]
+    shared: list[Tensor] = []
     for number, budget in enumerate(watched.budgets()):
         for i, kept in enumerate(kept_levels(watched, number, budget)):
             _, group, param = members[i]
             mine = found[i]
-            if isinstance(mine, int):
+            if group["regularizer"].joint:
+                if param is group["params"][0]:
+                    shared = _joint_entries(optimizer, group, kept)
+                place = next(n for n, each in enumerate(group["params"]) if each is param)
+                found[i] = mine & shared[place]
+            elif isinstance(mine, int):
                 found[i] = min(mine, int(kept.sum()))
             else:
                 v = dual(optimizer, group, param)
                 found[i] = mine & watched.sizes[number].entries(kept, group["regularizer"], v)
     return found
+
+
+def _joint_entries(optimizer: RegularizedOptimizer, group: Group, kept: Tensor) -> list[Tensor]:
+    """Return the masks of tensors that share units: what belongs to those kept, and to none."""
+    regularizer, vs = group["regularizer"], duals(optimizer, group)
+    own, every = regularizer.spread_all(kept, vs), regularizer.spread_all(torch.ones_like(kept), vs)
+    return [mask | ~unit for mask, unit in zip(own, every, strict=True)]
 
 
 def awake(watched: Watched) -> list[Tensor | int]:
@@ -75,21 +88,29 @@ class Support:
         """Set all off the mask to 0, the momentum too; what the mask adds to what is awake wakes."""
         missing = self.mask & (self.param == 0)
         if missing.any():
-            self._wake(missing, group, dual(optimizer, group, self.param))
+            self._wake(missing, optimizer, group)
         self.param.mul_(self.mask)
         for name, value in optimizer.state.get(self.param, {}).items():
             if name != "subgrad" and isinstance(value, Tensor) and value.shape == self.param.shape:
                 value.mul_(self.mask)
 
-    def _wake(self, missing: Tensor, group: Group, v: Tensor) -> None:
+    def _wake(self, missing: Tensor, optimizer: RegularizedOptimizer, group: Group) -> None:
         """Set what sleeps on the mask to what it would be under a λ that is just small enough."""
-        regularizer = group["regularizer"]
-        levels = regularizer.levels(v)
-        own = regularizer.spread(levels, v)
-        lam = float(own[~self.mask].max()) if bool((~self.mask).any()) else 0.0
-        lam = min(lam, float(group["lam"]), float(own[missing].min()) * 0.999)
-        image = regularizer.mirror(v, float(group.get("delta", 1.0)), lam=lam)
+        regularizer, delta = group["regularizer"], float(group.get("delta", 1.0))
+        if regularizer.joint:
+            vs = duals(optimizer, group)
+            place = next(n for n, each in enumerate(group["params"]) if each is self.param)
+            own = regularizer.spread_all(regularizer.levels_all(vs), vs)[place]
+            image = regularizer.mirror_all(vs, delta, lam=self._lam(own, missing, group))[place]
+        else:
+            v = dual(optimizer, group, self.param)
+            own = regularizer.spread(regularizer.levels(v), v)
+            image = regularizer.mirror(v, delta, lam=self._lam(own, missing, group))
         self.param.copy_(torch.where(missing, image.to(self.param.dtype), self.param))
+
+    def _lam(self, own: Tensor, missing: Tensor, group: Group) -> float:
+        lam = float(own[~self.mask].max()) if bool((~self.mask).any()) else 0.0
+        return min(lam, float(group["lam"]), float(own[missing].min()) * 0.999)
 
     def hold(self) -> None:
         """From now on, mask every gradient."""

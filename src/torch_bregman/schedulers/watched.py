@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
-from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer
+from torch_bregman.regularizers import L1, ElasticNet, NonNegativeL1, NoRegularizer, Nuclear, Regularizer
 from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, spent
 from torch_bregman.schedulers.sizes import Size
 from torch_bregman.views import Elements, Filters, Kernels, Rows
@@ -16,8 +17,8 @@ from torch_bregman.views import Elements, Filters, Kernels, Rows
 Group = dict[str, Any]
 _EXACT = 1 << 19
 """Up to that many weights all levels are looked at, above it those of some rows of each weight."""
-_SAMPLED, _ROWS = 1 << 15, 64
-"""Entries and rows that a sample has of each weight, at least."""
+_SAMPLED, _LEAST, _ROWS = 1 << 17, 1 << 12, 64
+"""Entries that a sample has of all weights, and entries and rows that it has of each, at least."""
 
 
 class Watched:
@@ -47,15 +48,14 @@ class Watched:
         if not members:
             raise ValueError("a target needs weights of 2 or more dimensions under a regularizer, found none")
         for _, group, param in members:
-            if not isinstance(group["regularizer"], Nuclear):
+            if not isinstance(group["regularizer"], Nuclear) and not group["regularizer"].joint:
                 group["regularizer"].levels(param.detach())  # says which regularisers let nothing sleep
-        self.fixed = [sum(_beside(size, param) for param in beside) for size in self.sizes]
-        self.wholes = [
-            sum(size.whole(param, group["regularizer"]) for _, group, param in members) + fixed
-            for size, fixed in zip(self.sizes, self.fixed, strict=True)
-        ]
+        self.fixed = [sum(_beside(size, param) for param in beside) + self._of_no_unit(size) for size in self.sizes]
+        self.wholes = [self._whole(size) + sum(_beside(size, param) for param in beside) for size in self.sizes]
         self.budgets()
-        self._sampled = sum(param.numel() for _, _, param in members) > _EXACT
+        self._guesses = [0.0] * len(self.sizes)
+        count = sum(param.numel() for _, _, param in members)
+        self._thinning = count / _SAMPLED if count > _EXACT else 1.0
 
     @property
     def groups(self) -> list[Group]:
@@ -66,8 +66,26 @@ class Watched:
         """Return share of λ, group and weight of all that is steered."""
         for share, group in zip(self.shares, self.groups, strict=True):
             for param in group["params"]:
-                if param.ndim >= 2 and param.numel() and share:
+                if (param.ndim >= 2 or group["regularizer"].joint) and param.numel() and share:
                     yield share, group, param
+
+    def _whole(self, size: Size) -> float:
+        alone = [(g, p) for _, g, p in self.members() if not g["regularizer"].joint]
+        joint = [size.whole_joint(group["regularizer"], group["params"]) for group in self._joint()]
+        return sum(size.whole(param, group["regularizer"]) for group, param in alone) + sum(joint)
+
+    def _of_no_unit(self, size: Size) -> float:
+        """Return what slices of joint weights cost that belong to no unit, and are always awake."""
+        free = 0.0
+        for group in self._joint():
+            regularizer, params = group["regularizer"], group["params"]
+            cost = size.rate_joint(regularizer, [param.detach() for param in params], params).cost
+            if isinstance(cost, Tensor):
+                free += size.whole_joint(regularizer, params) - float(cost.sum())
+        return free
+
+    def _joint(self) -> list[Group]:
+        return [group for group in self.groups if group["regularizer"].joint]
 
     def budgets(self, factor: float = 1.0) -> list[float]:
         """Return what the steered weights may cost, for each target.
@@ -108,7 +126,8 @@ class Watched:
             factor: times the goals.
             turn: of the sample, which takes other rows at every turn; None for all levels.
         """
-        return max(self._crossing(i, budget, turn).middle for i, budget in enumerate(self.budgets(factor)))
+        self._guesses = [self._crossing(i, budget, turn).middle for i, budget in enumerate(self.budgets(factor))]
+        return max(self._guesses)
 
     def gap(self, factor: float = 1.0, turn: int | None = None) -> float:
         """Return by which share what is awake exceeds the budget, or falls short of it (negative)."""
@@ -124,7 +143,7 @@ class Watched:
             awake = self.rated(number, turn, awake=True)
             if spent(awake, lam) > budget:
                 return crossing(awake, budget, lam)
-        return crossing(self.rated(number, turn), budget, lam)
+        return crossing(self.rated(number, turn), budget, self._guesses[number] or lam)
 
     def rated(self, number: int, turn: int | None = None, *, awake: bool = False) -> list[Rated]:
         """Return levels and costs of all weights, under one λ.
@@ -138,13 +157,16 @@ class Watched:
 
     def _rate(self, size: Size, share: float, group: Group, param: Tensor, turn: int | None, awake: bool) -> Rated:
         regularizer = group["regularizer"]
+        if regularizer.joint:
+            if param is not group["params"][0]:
+                return Rated(param.detach().new_zeros(0), 0.0)  # all is said with the first
+            rated = size.rate_joint(regularizer, duals(self.optimizer, group), group["params"])
+            return rated._replace(levels=rated.levels / share)
         if awake and isinstance(regularizer, Nuclear):
             levels = self.optimizer.spectrum(param) / float(group.get("delta", 1.0)) + float(group["lam"])
             return Rated(levels / share, size.directions(len(levels), regularizer, param).to(levels.device))
-        v, every = dual(self.optimizer, group, param), 1
-        if turn is not None and self._sampled and _has_rows(regularizer, size):
-            every = max(1, min(v.shape[0] // _ROWS, v.numel() // _SAMPLED))
-        part = v[turn % every :: every] if every > 1 and turn is not None else v
+        v = dual(self.optimizer, group, param)
+        part = v if turn is None or self._thinning == 1 else _sample(v, regularizer, size, self._thinning, turn)
         levels, cost = size.rate(regularizer, part, param)
         return Rated(levels if share == 1 else levels / share, cost * (v.numel() / part.numel()))
 
@@ -157,6 +179,18 @@ def dual(optimizer: RegularizedOptimizer, group: Group, param: Tensor) -> Tensor
     if isinstance(optimizer, MirrorOptimizer):
         return group["regularizer"].inverse_mirror(param.detach().float(), group["delta"], lam=group["lam"])
     return param.detach()
+
+
+def duals(optimizer: RegularizedOptimizer, group: Group) -> list[Tensor]:
+    """Return the dual variables of all weights of a group that shares units, the weights where there are none."""
+    params, states = group["params"], [optimizer.state.get(param, {}) for param in group["params"]]
+    if all("subgrad" in state for state in states):
+        return [state["subgrad"] for state in states]
+    if not isinstance(optimizer, MirrorOptimizer):
+        return [param.detach() for param in params]
+    joined = group["regularizer"].joined([param.shape for param in params])
+    start = torch.cat([param.detach().float().reshape(-1) for param in params])
+    return joined.split(joined.inverse_mirror(start, group["delta"], lam=group["lam"]))
 
 
 def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tuple[list[int], list[Tensor]]:
@@ -186,6 +220,16 @@ def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tu
 def _beside(size: Size, param: Tensor) -> float:
     """Return what a weight without a regulariser adds."""
     return size.entry(param) * param.numel() if size.name not in ("rank", "units") else 0.0
+
+
+def _sample(v: Tensor, regularizer: Regularizer, size: Size, thinning: float, turn: int) -> Tensor:
+    """Return every so many entries of a dual variable, or rows where groups lie within them; others at each turn."""
+    every = int(min(thinning, v.numel() / _LEAST))
+    if isinstance(regularizer, (L1, NonNegativeL1, ElasticNet)) and size.name != "units":
+        every |= 1  # odd, so as to come through all columns of a weight with a power of two of them
+        return v.view(-1)[turn % every :: every] if every > 1 and v.is_contiguous() else v
+    every = min(every, v.shape[0] // _ROWS)
+    return v[turn % every :: every] if every > 1 and _has_rows(regularizer, size) else v
 
 
 def _has_rows(regularizer: Regularizer, size: Size) -> bool:

@@ -105,7 +105,8 @@ class RegularizerConf(Checked):
 
     Args:
         name: none, l1, nonnegative_l1 (weights start at their absolute values), elastic_net, group_l2, sparse_group,
-            nuclear, dynamic_rank_nuclear or soft_bernoulli.
+            nuclear, dynamic_rank_nuclear, soft_bernoulli, or outgoing: a group norm on all that reads a unit, and none
+            on anything else, so that whole units go.
         lam: λ ≥ 0, its strength.
         options: what else it takes: view, weighted, l1_ratio, engine, rank, max_rank, seed.
     """

@@ -15,24 +15,27 @@ from torch_bregman.groups import param_groups
 from torch_bregman.regularizers import NonNegativeL1, NoRegularizer, Regularizer, from_spec
 from torch_bregman.train.conf import Conf, RegularizerConf
 from torch_bregman.train.options import call, lookup
+from torch_bregman.train.target_conf import OUTGOING
+from torch_bregman.unit_groups import outgoing_groups
 
 _BREGMAN = {"linbreg": optim.LinBreg, "adabreg": optim.AdaBreg, "proxsgd": optim.ProxSGD, "pgd": optim.PGD}
 _DENSE = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
-def build_optimizer(conf: Conf, model: nn.Module) -> tuple[Optimizer, Callable[[], Tensor] | None]:
+def build_optimizer(conf: Conf, model: nn.Module, image: Tensor) -> tuple[Optimizer, Callable[[], Tensor] | None]:
     """Return the optimizer, and for a dense baseline the penalty that is added to its loss.
 
     Weights that must not be negative start at their absolute values.
 
+    Args:
+        conf: the run.
+        model: of the run.
+        image: a batch of one, to find which weights read a unit.
+
     Raises:
         ValueError: for rules that do not fit the model, names that are unknown, and options that cannot be taken.
     """
-    rules: dict[Any, Regularizer] = {
-        _key(name, model): _regularizer(f"rules.{name}", rule) for name, rule in conf.rules.items()
-    }
-    rules.setdefault(nn.Module, _regularizer("regularizer", conf.regularizer))
-    groups = param_groups(model, rules)
+    groups = param_groups(model, _rules(conf, model, image))
     if conf.target.scope == "layer":
         groups = [each for group in groups for each in _apart(group)]
     _start_in_domain(groups)
@@ -74,6 +77,19 @@ def _wrap(conf: Conf, groups: list[dict[str, Any]]) -> Optimizer:
     groups = [{**group, "weight_decay": conf.optim.weight_decay} for group in groups]
     built = call(base, f"optim.base {conf.optim.base}", groups, **{"lr": conf.optim.lr, **conf.optim.options})
     return optim.Bregman(built, delta=conf.optim.delta)
+
+
+def _rules(conf: Conf, model: nn.Module, image: Tensor) -> dict[Any, Regularizer]:
+    rules: dict[Any, Regularizer] = {
+        _key(name, model): _regularizer(f"rules.{name}", rule) for name, rule in conf.rules.items()
+    }
+    if conf.regularizer.name == OUTGOING:
+        found = call(
+            outgoing_groups, "regularizer outgoing", model, image, conf.regularizer.lam, **conf.regularizer.options
+        )
+        return {**found, **rules}
+    rules.setdefault(nn.Module, _regularizer("regularizer", conf.regularizer))
+    return rules
 
 
 def _apart(group: dict[str, Any]) -> list[dict[str, Any]]:

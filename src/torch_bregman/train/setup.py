@@ -89,7 +89,7 @@ def set_up(conf: Conf) -> Parts:
     train, validation, test = _batches(conf, data, device)
     model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
     _check_fit(conf, model, test.images[:2], data)
-    optimizer, penalty = build_optimizer(conf, model)
+    optimizer, penalty = build_optimizer(conf, model, test.images[:1])
     by_recipe = conf.target.asked and conf.schedule.name is None
     return Parts(
         device=device,

@@ -20,7 +20,7 @@ class TargetConf(Checked):
 
     Args:
         density: of weights that are not zero, e.g. 0.02.
-        units: of live groups (rows, or the view of the regulariser).
+        units: of live groups: by default whole units, by what reads them; else the groups of the regulariser, or rows.
         rank: of all weights together; the regulariser is then nuclear.
         params: of numbers that store the weights, low ranks as two factors.
         macs: of multiply-adds an image.
@@ -97,6 +97,8 @@ class TargetConf(Checked):
         return bool(self.goals())
 
 
+OUTGOING = "outgoing"
+"""Name of the regulariser that is a group norm on all that reads a unit."""
 _MANY = 0.1
 """Density from which on a network is so large that it fits its data too well."""
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
@@ -108,7 +110,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 10 % on), or
-    LinBreg with Nesterov momentum if it is asked for; a start at the density at which the ramp starts, or at rank 4.
+    LinBreg with Nesterov momentum if it is asked for; a start at the density at which the ramp starts, at rank 4, or
+    dense for whole units, whose incoming weights have no regulariser.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -123,6 +126,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     optim, regularizer, start = ({**plain.get(part, {})} for part in parts)
     if target.get("rank") is not None:
         regularizer.setdefault("name", "nuclear")
+    if target.get("units") is not None:
+        regularizer.setdefault("name", OUTGOING)
+        start.setdefault("kind", "dense" if regularizer["name"] == OUTGOING else "sparse")
     low_rank = regularizer.get("name") in _LOW_RANK
     _move(optim, low_rank, target.get("density"))
     _begin(start, target, low_rank)
