@@ -45,6 +45,19 @@ def test_the_crossing_is_that_of_sorting_whatever_the_guess(
     assert tuple(crossing(by_entry, budget, guess)) == by_sorting(levels, costs, budget)
 
 
+@pytest.mark.parametrize("guess", [0.0, 0.01, 0.7, 0.704, 50.0])
+@pytest.mark.parametrize("digits", [None, 2])
+def test_of_many_levels_too_it_is_that_of_sorting(digits: int | None, guess: float) -> None:
+    x = torch.randn(40_000, generator=torch.Generator().manual_seed(0)).abs()
+    x = x if digits is None else x.round(decimals=digits)  # many are equal
+    parts = [x[:30_000], x[30_000:]]
+    for share in (0.001, 0.01, 0.48, 0.9, 0.9999):
+        budget = share * (30_000 + 3 * 10_000)
+        costs = [np.full(30_000, 1.0), np.full(10_000, 3.0)]
+        expected = by_sorting([part.numpy() for part in parts], costs, budget)
+        assert tuple(crossing([Rated(parts[0], 1.0), Rated(parts[1], 3.0)], budget, guess)) == expected
+
+
 @given(levels=LEVELS, lam=st.floats(0, 8))
 def test_what_is_spent_is_what_lies_above(levels: np.ndarray, lam: float) -> None:
     lam = float(np.float32(lam))

@@ -136,7 +136,7 @@ def test_one_flag_chooses_the_rest_and_each_part_can_be_set_by_hand() -> None:
     conf = parse_conf(["--target.density", "0.25", "--optim.lr", "0.02", "--optim.name", "linbreg"])
     assert (conf.optim.name, conf.optim.lr, conf.optim.momentum, conf.start.density) == ("linbreg", 0.02, 0.9, 0.5)
     conf = parse_conf(["--target.units", "0.5"])
-    assert (conf.regularizer.name, conf.start.kind) == ("outgoing", "dense")
+    assert (conf.regularizer.name, conf.start.kind, conf.target.scope) == ("outgoing", "dense", "layer")
     conf = parse_conf(["--target.rank", "30", "--start.rank", "6"])
     assert (conf.regularizer.name, conf.start.kind, conf.start.rank) == ("nuclear", "low_rank", 6)
     conf = parse_conf(["--target.density", "0.02", "--start.density", "0.02", "--target.start", "0.02"])

@@ -25,7 +25,8 @@ class TargetConf(Checked):
         params: of numbers that store the weights, low ranks as two factors.
         macs: of multiply-adds an image.
         bytes: of memory for the weights, single ones with an index of 4 bytes.
-        scope: global for one λ and the whole network, layer for a λ and the target in each weight.
+        scope: global for one λ and the whole network, layer for a λ and the target in each weight, as shares of units
+            have it where it is not set.
         controller: quantile or feedback; none keeps λ, as proxsgd needs it.
         relaxation: how far λ goes at a time; by default 0.1, for linbreg 0.2, for feedback 0.02.
         every: steps between two looks.
@@ -111,7 +112,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
 
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 10 % on), or
     LinBreg with Nesterov momentum if it is asked for; a start at the density at which the ramp starts, at rank 4, or
-    dense for whole units, whose incoming weights have no regulariser.
+    dense for whole units, whose incoming weights have no regulariser; a share of units is met in each layer by itself.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -129,10 +130,16 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     if target.get("units") is not None:
         regularizer.setdefault("name", OUTGOING)
         start.setdefault("kind", "dense" if regularizer["name"] == OUTGOING else "sparse")
+        if _is_share(target["units"]):
+            target = {"scope": "layer", **target}  # of all layers together, one may lose all its units
     low_rank = regularizer.get("name") in _LOW_RANK
     _move(optim, low_rank, target.get("density"))
     _begin(start, target, low_rank)
-    return {**plain, "optim": optim, "regularizer": regularizer, "start": start}
+    return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
+
+
+def _is_share(goal: Any) -> bool:
+    return isinstance(goal, (int, float)) and goal <= 1
 
 
 def _move(optim: dict[str, Any], low_rank: bool, density: Any) -> None:
