@@ -61,7 +61,7 @@ def train(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor, epochs: int, s
 def convnet(x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Module:
     torch.manual_seed(seed)
     model = tb.models.convnet()
-    rules = tb.outgoing_groups(model, x[:2], lam=0.03)
+    rules = tb.outgoing_groups(model, x[:2], lam=0.08)
     views = {name: rule.view for name, rule in rules.items()}  # pyright: ignore[reportAttributeAccessIssue]
     tb.sparsify_(model, 0.1, seed=seed, view={**views, "features.conv1.weight": None})
     optimizer = tb.LinBreg(tb.param_groups(model, rules), lr=0.05, momentum=0.9, nesterov=True)
