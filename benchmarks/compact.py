@@ -71,7 +71,7 @@ def convnet(x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Module:
 def sparse_mlp(x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Module:
     torch.manual_seed(seed)
     model = tb.sparsify_(tb.models.mlp([784, 1024, 1024, 10]), 0.01, seed=seed)
-    groups = tb.param_groups(model, {"fc[12].weight": tb.L1(0.1), "fc3.weight": tb.L1(0.02)})
+    groups = tb.param_groups(model, {"fc[12].weight": tb.L1(0.5), "fc3.weight": tb.L1(0.1)})
     train(model, tb.LinBreg(groups, lr=0.1, momentum=0.9, nesterov=True), x, y, epochs, seed)
     return model
 
@@ -85,9 +85,9 @@ def low_rank_mlp(x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Module:
 
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[[], nn.Module], int]] = {
-    "group-sparse ConvNet": (convnet, tb.models.convnet, 2),
-    "CSR MLP": (sparse_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 5),
-    "low-rank MLP": (low_rank_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 5),
+    "group-sparse ConvNet": (convnet, tb.models.convnet, 1),
+    "CSR MLP": (sparse_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 2),
+    "low-rank MLP": (low_rank_mlp, lambda: tb.models.mlp([784, 1024, 1024, 10]), 3),
 }
 TARGETS = {
     "group-sparse ConvNet": {1: 1.5, 128: 3.0},

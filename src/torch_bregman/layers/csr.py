@@ -95,15 +95,17 @@ class CSRLinear(nn.Module):
         flat = x.reshape(-1, self.in_features)
         if torch.is_grad_enabled() and (flat.requires_grad or self.values.requires_grad):
             y = _Multiply.apply(flat, self.values, self)
+            y = y if self.bias is None else y + self.bias
         else:
-            y = self.multiply(flat)
-        if self.bias is not None:
-            y = y + self.bias
+            y = self.multiply(flat, self.bias)
         return y.reshape(*x.shape[:-1], self.out_features)
 
-    def multiply(self, x: Tensor) -> Tensor:
-        """Return x Wᵀ for a matrix x, outside of autograd."""
-        return (self._matrix() @ x.t().contiguous()).t()
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x Wᵀ + b for a matrix x, outside of autograd."""
+        columns = x.t().contiguous()
+        if bias is None:
+            return (self._matrix() @ columns).t()
+        return torch.addmm(bias.detach()[:, None].expand(-1, len(x)), self._matrix(), columns).t()
 
     def _matrix(self) -> Tensor:
         key = (self.values._version, self.values.data_ptr(), self.crow.data_ptr(), self.crow._version)
