@@ -39,13 +39,13 @@ DYNAMIC_RANK = Experiment(
     name="dynamic-rank",
     title="5.3 Dynamic rank: perceptron on MNIST",
     about=(
-        "Perceptron 784-200-80-10 on MNIST by plain LinBreg with lr = 0.1, batches of 128, from rank 4. Ranks are "
+        "Perceptron 784-200-80-10 on MNIST by plain LinBreg with lr = 0.2, batches of 256, from rank 4. Ranks are "
         "capped with λ = 0.1: fixed at 8, 16, 32; 16 more at most 5 times, after 2 stagnant epochs (the "
         "dissertation's) or by calendar, evenly to 96; by energy, where the last singular value kept holds more than "
         "0.1 % of it. Beside them the free nuclear norm, λ = 1, as it is and halved after 2 stagnant epochs. Stagnant "
         "is judged by the loss on the validation images."
     ),
-    config="jmlr_mlp.yaml",
+    config="dynamic_rank.yaml",
     variants=(
         *(Variant(f"fixed-{rank}", f"fixed at {rank}", _capped(rank)) for rank in (8, 16, 32)),
         Variant("plateau", "plateau, 16 + 16", _PLATEAU),
@@ -58,10 +58,10 @@ DYNAMIC_RANK = Experiment(
         "smoke": Scale(
             "2 epochs of the embedded sample, 1 seed.",
             1,
-            {"epochs": 2, "data": {"name": "sample", "batch_size": 128}, "start": {"kind": "low_rank", "rank": 4}},
+            {"epochs": 2, "data": {"name": "sample", "batch_size": 128}},
         ),
-        "small": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10, "start": {"kind": "low_rank", "rank": 4}}),
-        "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100, "start": {"kind": "low_rank", "rank": 4}}),
+        "small": Scale("12 epochs, 3 seeds.", 3, {"epochs": 12}),
+        "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
     },
     columns=(ACCURACY, _RANK, _SECOND, _STORED, SECONDS),
     figures=(Curves("curves", "Accuracy and rank", (VALIDATION, _RANK)),),
