@@ -47,7 +47,7 @@ SIZE_LENET = Experiment(
 SIZE_MLP = Experiment(
     name="size-mlp",
     title="Perceptron 784-200-80-10 on MNIST with 7 % of its weights",
-    about="The network of the JMLR paper, batches of 100, 20 epochs, everything but the target left to the recipe.",
+    about="The network of the JMLR paper, batches of 100, 20 epochs, lr = 0.01, the rest left to the recipe.",
     config="size_mlp.yaml",
     variants=(Variant("adabreg-0.07", "AdaBreg, 7 %", {"target": {"density": 0.07}}),),
     scales={

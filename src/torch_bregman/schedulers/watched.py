@@ -10,14 +10,14 @@ from torch import Tensor
 
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
 from torch_bregman.regularizers import L1, ElasticNet, NonNegativeL1, NoRegularizer, Nuclear, Regularizer
-from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, spent
+from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, merged, spent
 from torch_bregman.schedulers.sizes import Size
 from torch_bregman.views import Elements, Filters, Kernels, Rows
 
 Group = dict[str, Any]
 _EXACT = 1 << 19
 """Up to that many weights all levels are looked at, above it those of some rows of each weight."""
-_SAMPLED, _LEAST, _ROWS = 1 << 17, 1 << 12, 64
+_SAMPLED, _LEAST, _ROWS = 1 << 16, 1 << 11, 64
 """Entries that a sample has of all weights, and entries and rows that it has of each, at least."""
 
 
@@ -153,7 +153,8 @@ class Watched:
             turn: of the sample, None for all levels.
             awake: whether singular directions that sleep may be left out.
         """
-        return [self._rate(self.sizes[number], *member, turn, awake) for member in self.members()]
+        found = [self._rate(self.sizes[number], *member, turn, awake) for member in self.members()]
+        return found if turn is None or self._thinning == 1 else merged(found)
 
     def _rate(self, size: Size, share: float, group: Group, param: Tensor, turn: int | None, awake: bool) -> Rated:
         regularizer = group["regularizer"]

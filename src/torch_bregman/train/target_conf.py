@@ -100,7 +100,7 @@ class TargetConf(Checked):
 
 OUTGOING = "outgoing"
 """Name of the regulariser that is a group norm on all that reads a unit."""
-_MANY = 0.1
+_MANY = 0.05
 """Density from which on a network is so large that it fits its data too well."""
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
@@ -110,7 +110,7 @@ _RATES_LOW_RANK = {"linbreg": 0.1, "adabreg": 0.003}
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
-    AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 10 % on), or
+    AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or
     LinBreg with Nesterov momentum if it is asked for; a start at the density at which the ramp starts, at rank 4, or
     dense for whole units, whose incoming weights have no regulariser; a share of units is met in each layer by itself.
 
