@@ -130,3 +130,14 @@ def test_what_has_no_rule_is_named() -> None:
     assert model.training
     assert not model[0].training
     assert "not counted: 1 (Own), 3 (PReLU)" in str(cost_report(model, torch.zeros(1, 2)))
+
+
+def test_layers_of_compact_models_cost_what_they_store() -> None:
+    linear = nn.Linear(10, 6)
+    with torch.no_grad():
+        linear.weight[:, 3:] = 0
+    (weight,) = cost_report(tb.layers.CSRLinear.from_linear(linear), torch.zeros(4, 10)).weights
+    assert (weight.macs, weight.shape) == (4 * 18, (6, 10))
+    heads = tb.layers.HeadAttention(8, heads=3, head_dim=2, batch_first=True)
+    x = torch.zeros(2, 5, 8)
+    assert cost_report(heads, (x, x, x)).macs == 10 * 4 * 8 * 6 + 2 * 2 * 5 * 5 * 6
