@@ -51,7 +51,7 @@ def _baseline(method: str, optimizer: str, lr: float, goal: float, name: str) ->
 
 
 _RATES = {("pruning", "sgd"): 0.1, ("pruning", "adam"): 0.002, ("evolution", "sgd"): 0.1}
-"""Chosen in `size-fashion-rates`."""
+"""Usual values; `size-fashion-rates` has the grid around them."""
 _GRIDS = {
     ("pruning", "sgd"): (0.03, 0.1, 0.2),
     ("pruning", "adam"): (0.001, 0.002, 0.005),
@@ -64,8 +64,8 @@ SIZE_FASHION = Experiment(
     about=(
         "784-300-100-10, batches of 100, 20 epochs for every method. AdaBreg as the recipe has it. Gradual magnitude "
         "pruning over all layers together from 10 % to 60 % of the steps, SET with Erdős–Rényi densities and 30 % "
-        "exchanged every 300 steps; both with lr falling by cosine to 0. Their learning rates come from "
-        "`size-fashion-rates`; AdaBreg's was chosen on MNIST."
+        "exchanged every 300 steps; both with lr falling by cosine to 0. Their learning rates are usual values, "
+        "which `size-fashion-rates` is there to check; AdaBreg's was chosen on MNIST."
     ),
     config="size_fashion.yaml",
     variants=tuple(
@@ -88,7 +88,7 @@ SIZE_FASHION = Experiment(
 SIZE_FASHION_RATES = Experiment(
     name="size-fashion-rates",
     title="Learning rates of the other methods on Fashion-MNIST at 1 % of the weights",
-    about="The grid of learning rates for `size-fashion`; only validation images (a tenth) are looked at.",
+    about="A grid of learning rates for `size-fashion`; only validation images (a tenth) are looked at.",
     config="size_fashion.yaml",
     variants=tuple(_baseline(m, o, lr, 0.01, f"{m}-{o}-{lr}") for (m, o), grid in _GRIDS.items() for lr in grid),
     scales={
