@@ -10,7 +10,7 @@ Three networks are trained on all of Fashion-MNIST's training images:
 for one, two and five epochs: short, so that accuracies lie below what these networks can do. What is shown is that they
 do not change, and what the rest costs.
 
-Each is compacted and timed in turns with the dense original, one thread, median of forward passes on random images.
+Each is compacted and timed in turns with the dense original, one thread, median of forward passes on test images.
 Beside the ConvNet: torch-pruning on a dense ConvNet with the same numbers of channels in every layer. Beside the
 low-rank MLP: torchao's PAT factorisation of the trained weights to the same ranks. Accuracy is that on all 10,000 test
 images. `--train` trains one network and keeps it in --work, so that a busy machine can train first and
