@@ -75,6 +75,15 @@ def again() -> object:
     return build.load()
 
 
+def planted(cache: Path) -> Path:
+    """Put another file in place of the program; the old one stays whole, for this process has it in its memory."""
+    (program,) = cache.iterdir()
+    program.unlink()
+    program.write_bytes(b"planted")
+    program.chmod(0o700)
+    return program
+
+
 @needs_compiler
 def test_it_is_built_once_into_a_private_folder(cache: Path, count_builds: list[Path]):
     assert loads(again())
@@ -149,8 +158,7 @@ def test_a_cache_that_cannot_be_written_costs_a_build(cache: Path, count_builds:
 @pytest.mark.parametrize("what", ["folder", "program"])
 def test_what_others_may_write_to_is_not_loaded(cache: Path, count_builds: list[Path], what: str):
     again()
-    (program,) = cache.iterdir()
-    program.write_bytes(b"planted")
+    program = planted(cache)
     (cache if what == "folder" else program).chmod(0o777)
     with pytest.warns(UserWarning, match=r"may be written to by others, take that from them by chmod go-w"):
         assert loads(again())
@@ -162,8 +170,7 @@ def test_what_others_may_write_to_is_not_loaded(cache: Path, count_builds: list[
 @pytest.mark.parametrize("what", ["folder", "program"])
 def test_what_belongs_to_another_user_is_not_loaded(cache: Path, monkeypatch: pytest.MonkeyPatch, what: str):
     again()
-    (program,) = cache.iterdir()
-    program.write_bytes(b"planted")
+    program = planted(cache)
     lstat, foreign = Path.lstat, cache if what == "folder" else program
 
     def of_another(path: Path) -> os.stat_result:
@@ -186,12 +193,12 @@ def test_a_link_to_a_program_elsewhere_is_not_followed(cache: Path, tmp_path: Pa
 
 
 @needs_compiler
-def test_a_program_cut_short_is_built_again(cache: Path, count_builds: list[Path]):
-    again()
+def test_a_program_cut_short_is_built_again(cache: Path):
+    # in processes of their own: one that has loaded a program dies when its file is cut
+    subprocess.run([sys.executable, "-c", STEP], capture_output=True, check=True)
     (program,) = cache.iterdir()
     program.write_bytes(program.read_bytes()[:100])
     program.chmod(0o700)
-    # in a process of its own: this one has the whole program loaded under the same name
     done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)
     assert done.stdout == "[0.5, 0.0]\n"
     assert program.stat().st_size > 100
