@@ -104,15 +104,16 @@ _MANY = 0.05
 """Density from which on a network is so large that it fits its data too well."""
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
-_RATES_LOW_RANK = {"linbreg": 0.1, "adabreg": 0.003}
+_RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
 
 
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
-    AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or
-    LinBreg with Nesterov momentum if it is asked for; a start at the density at which the ramp starts, at rank 4, or
-    dense for whole units, whose incoming weights have no regulariser; a share of units is met in each layer by itself.
+    AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
+    it is asked for, LinBreg with 0.1 (0.05 for low rank) and Nesterov momentum; a start at the density at which the
+    ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser; a share of units is
+    met in each layer by itself.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
