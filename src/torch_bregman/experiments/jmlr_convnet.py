@@ -83,10 +83,10 @@ JMLR_CONVNET = Experiment(
     scales={
         "smoke": Scale("1 epoch of the embedded sample, 1 seed.", 1, _SMOKE),
         "small": Scale(
-            "1 epoch where the paper has 100, in bfloat16 (weights in float32), 3 seeds; dense SGD, LinBreg with "
+            "3 epochs where the paper has 100, in bfloat16 (weights in float32), 3 seeds; dense SGD, LinBreg with "
             "momentum, AdaBreg and ProxSGD only.",
             3,
-            {"epochs": 1, "dtype": "bfloat16"},
+            {"epochs": 3, "dtype": "bfloat16"},
         ),
         "full": Scale("As published: 100 epochs, 3 seeds.", 3, {}),
     },
@@ -150,17 +150,17 @@ JMLR_CONVNET_GROUPS = Experiment(
 )
 
 _GRIDS = {
-    "sgd": (0.01, 0.03),
-    "momentum": (0.01, 0.03),
-    "adabreg": (0.001, 0.002),
-    "proxsgd": (0.1, 0.3),
+    "sgd": (0.01, 0.03, 0.1),
+    "momentum": (0.01, 0.03, 0.1),
+    "adabreg": (0.001, 0.002, 0.004),
+    "proxsgd": (0.03, 0.1, 0.3),
 }
 
 JMLR_CONVNET_RATES = Experiment(
     name="jmlr-convnet-rates",
     title="Learning rates for the ConvNet",
     about=(
-        "The grid of learning rates for `jmlr-convnet`: two a method, a factor of 2 or 3 apart, same network, data "
+        "The grid of learning rates for `jmlr-convnet`: three a method, a factor of 2 or 3 apart, same network, data "
         "and batches. Only validation images are looked at."
     ),
     config="jmlr_convnet.yaml",
@@ -176,7 +176,7 @@ JMLR_CONVNET_RATES = Experiment(
     ),
     scales={
         "smoke": Scale("1 epoch of the embedded sample, 1 seed, the first of each grid.", 1, _SMOKE),
-        "small": Scale("1 epoch in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 1, "dtype": "bfloat16"}),
+        "small": Scale("2 epochs in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 2, "dtype": "bfloat16"}),
         "full": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10}),
     },
     columns=(VALIDATION, DENSITY),
