@@ -33,7 +33,8 @@ def test_every_method_comes_to_its_size_in_seconds(smoke: Results) -> None:
         dense = run.variant.startswith("dense")
         assert run.numbers["weights_left"] == pytest.approx(266200 if dense else 26620, abs=0 if dense else 300)
         assert run.numbers["test_accuracy"] > 0.6
-        assert run.numbers["train_macs_share"] == pytest.approx(1.0) if dense else run.numbers["train_macs_share"] < 1
+        assert run.numbers["train_macs_share"] <= 1 + 1e-9
+        assert not dense or run.numbers["train_macs_share"] == pytest.approx(1.0)
 
 
 def test_what_moves_masks_at_random_costs_three_sparse_passes(smoke: Results) -> None:
