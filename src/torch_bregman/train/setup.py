@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from torch_bregman.data import Batches, Compose, DataSet, Flip, Noise, Shift, Split, black, holdout, load, normalize
 from torch_bregman.init import low_rank_, sparsify_
 from torch_bregman.models import MODELS, build
-from torch_bregman.schedulers import Schedule
+from torch_bregman.optim import RegularizedOptimizer
+from torch_bregman.schedulers import EntryTimes, Schedule
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
@@ -100,7 +101,7 @@ def set_up(conf: Conf) -> Parts:
         optimizer=optimizer,
         scheduler=(build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
         schedules=build_schedules(conf, optimizer),
-        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train))],
+        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train)), *_watching(conf, optimizer)],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
@@ -108,6 +109,12 @@ def set_up(conf: Conf) -> Parts:
         source=data.source,
         task=task_of(conf),
     )
+
+
+def _watching(conf: Conf, optimizer: Optimizer) -> list[EntryTimes]:
+    if conf.entry_times and isinstance(optimizer, RegularizedOptimizer):
+        return [EntryTimes(optimizer, conf.entry_times)]
+    return []
 
 
 def pick_device(name: str) -> torch.device:
