@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch_bregman.experiments import Scatter, find
@@ -42,23 +42,12 @@ def charts() -> list[Chart]:
         results = next(each for each in map(_opened, names) if each.runs)
         chart = accuracy_chart(results, Scatter("size", f"LeNet-300-100 on {place}", DENSITY, ACCURACY))
         lines = tuple(line for line in chart.lines if not line.hollow and len(line.x) > 1)
-        beside = tuple(
-            Line(label, SIZES, numbers, style=style, hollow=True) for label, (numbers, style) in PUBLISHED.items()
-        )
+        if place == "MNIST":
+            lines += tuple(Line(label, SIZES, y, style=style, hollow=True) for label, (y, style) in PUBLISHED.items())
         seeds = {len(results.of(run.variant)) for run in results.runs}
-        epochs = results.experiment.at(results.scale).changes.get("epochs", 20)
+        epochs = results.experiment.conf("small", results.experiment.variant(results.runs[0].variant)).epochs
         title = f"{chart.title}: {epochs} epochs, {_span(seeds)}"
-        found.append(
-            Chart(
-                "frontier",
-                title,
-                "",
-                chart.x_label,
-                chart.y_label,
-                (*lines, *(beside if place == "MNIST" else ())),
-                x_log=True,
-            )
-        )
+        found.append(replace(chart, title=title, about="", lines=lines))
     return found
 
 
