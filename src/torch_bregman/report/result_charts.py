@@ -26,9 +26,8 @@ def result_charts(results: Results) -> list[Figure]:
     scatters = [accuracy_chart(results, figure) for figure in figures if isinstance(figure, Scatter)]
     curves = [chart for figure in figures if isinstance(figure, Curves) for chart in _curves(results, figure)]
     if SECONDS in results.experiment.columns and ACCURACY in results.experiment.columns:
-        scatters.append(
-            accuracy_chart(results, Scatter("seconds", "Accuracy against time of training", SECONDS, ACCURACY))
-        )
+        figure = Scatter("seconds", "Accuracy against time of training", SECONDS, ACCURACY)
+        scatters.append(accuracy_chart(results, figure))
     charts = [chart for chart in (*scatters, *_differences(results), *curves) if any(line.x for line in chart.lines)]
     return list(charts)
 
