@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         layers,
         metrics,
         models,
+        multilevel,
         optim,
         regularizers,
         schedulers,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch_bregman.groups import param_groups
     from torch_bregman.init import low_rank_, sparsify_
     from torch_bregman.metrics import density
-    from torch_bregman.optim import PGD, AdaBreg, Bregman, FactoredLinBreg, LinBreg, ProxSGD
+    from torch_bregman.optim import PGD, AdaBreg, Bregman, FactoredLinBreg, LinBreg, MultilevelLinBreg, ProxSGD
     from torch_bregman.regularizers import (
         L1,
         DynamicRankNuclear,
@@ -59,6 +60,7 @@ __all__ = [
     "FactoredLinBreg",
     "GroupL2",
     "LinBreg",
+    "MultilevelLinBreg",
     "NoRegularizer",
     "NonNegativeL1",
     "Nuclear",
@@ -82,6 +84,7 @@ __all__ = [
     "low_rank_",
     "metrics",
     "models",
+    "multilevel",
     "optim",
     "outgoing_groups",
     "param_groups",
@@ -100,7 +103,7 @@ _HOME = {
     "groups": ("param_groups",),
     "init": ("low_rank_", "sparsify_"),
     "metrics": ("density",),
-    "optim": ("PGD", "AdaBreg", "Bregman", "FactoredLinBreg", "LinBreg", "ProxSGD"),
+    "optim": ("PGD", "AdaBreg", "Bregman", "FactoredLinBreg", "LinBreg", "MultilevelLinBreg", "ProxSGD"),
     "regularizers": (
         "DynamicRankNuclear",
         "DynamicRankNuclearRegularizer",
@@ -121,7 +124,7 @@ _HOME = {
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = (
-    *("compaction", "data", "graph", "layers", "metrics", "models", "optim", "regularizers"),
+    *("compaction", "data", "graph", "layers", "metrics", "models", "multilevel", "optim", "regularizers"),
     *("schedulers", "train", "views"),
 )
 
