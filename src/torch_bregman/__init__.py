@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from torch_bregman.schedulers import suggest_lam
     from torch_bregman.train import Conf, fit, resume
-    from torch_bregman.unit_groups import incoming_groups, outgoing_groups
+    from torch_bregman.unit_groups import incoming_groups, outgoing_groups, start_units_
 
 __version__ = "0.1.0"
 
@@ -93,6 +93,7 @@ __all__ = [
     "save_compact",
     "schedulers",
     "sparsify_",
+    "start_units_",
     "suggest_lam",
     "train",
     "views",
@@ -120,7 +121,7 @@ _HOME = {
     ),
     "schedulers": ("suggest_lam",),
     "train": ("Conf", "fit", "resume"),
-    "unit_groups": ("incoming_groups", "outgoing_groups"),
+    "unit_groups": ("incoming_groups", "outgoing_groups", "start_units_"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = (

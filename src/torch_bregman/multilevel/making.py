@@ -10,6 +10,7 @@ from torch_bregman.multilevel.calibration import Calibration, calibrate
 from torch_bregman.multilevel.chain import Unsuited, linear_chain
 from torch_bregman.multilevel.form import CompactForm
 from torch_bregman.multilevel.sparse_form import SparseForm
+from torch_bregman.multilevel.unit_form import UnitForm
 from torch_bregman.optim import MultilevelLinBreg
 from torch_bregman.regularizers import L1, GroupL2, NoRegularizer, UnitL2
 
@@ -54,6 +55,8 @@ def compact_form(
     if not optimizer.m:
         raise Unsuited("m is 0, so every step needs the full gradient")
     kinds = {type(group["regularizer"]) for group in optimizer.param_groups} - {NoRegularizer}
+    if kinds and kinds <= {GroupL2, UnitL2}:
+        return UnitForm(model, optimizer, example)
     if kinds <= {L1}:
         return SparseForm(model, optimizer, _marks(model, batch, below))
     other = next((kind for kind in kinds if kind not in (GroupL2, UnitL2)), L1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_bregman.layers.support import SupportMatrix
+from torch_bregman.multilevel.descent import descend
 from torch_bregman.optim import MultilevelLinBreg
 from torch_bregman.optim.multilevel import sleeping_step
 
@@ -84,30 +85,13 @@ class SparseWeight:
         group, grad = self.group, self._grad
         if grad is None or not float(group["lr"]):
             return
-        self._descend(group, grad)
+        self._buffer = descend(self._dual, self.matrix.values, grad, self._buffer, group)
         if self._dense is not None:
             self._lam = group["lam"]
             if fine:
                 self._choose(group)
             else:
                 group["regularizer"].mirror(self._dual, group["delta"], lam=self._lam, out=self.matrix.values)
-
-    def _descend(self, group: dict[str, Any], grad: Tensor) -> None:
-        """Take v ← v − τ(d + wd·θ), d the direction of SGD."""
-        lr, mu = float(group["lr"]), group["momentum"]
-        lr = -lr if group["maximize"] else lr
-        if group["weight_decay"]:
-            self._dual.add_(self.matrix.values, alpha=-float(group["lr"]) * group["weight_decay"])
-        if not mu:
-            self._dual.add_(grad, alpha=-lr)
-            return
-        if self._buffer is None:
-            self._buffer = torch.zeros_like(self._dual)
-        self._buffer.mul_(mu).add_(grad, alpha=1 - group["dampening"])
-        if group["nesterov"]:
-            self._dual.add_(grad, alpha=-lr).add_(self._buffer, alpha=-lr * mu)
-        else:
-            self._dual.add_(self._buffer, alpha=-lr)
 
     def _choose(self, group: dict[str, Any]) -> None:
         """Take the new support from v; momentum is carried over by a sorted search."""

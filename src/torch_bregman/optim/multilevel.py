@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torch_bregman.optim.base import Group, Params, at_least
 from torch_bregman.optim.gradients import stands_still
+from torch_bregman.optim.joint import reconcile_joint, start_joint
 from torch_bregman.optim.linbreg import LinBreg
 from torch_bregman.optim.mirror import Batch
 from torch_bregman.optim.support import clip_woken, supports
@@ -143,9 +144,27 @@ class MultilevelLinBreg(LinBreg):
             _choose(Batch(group, [param], [state["subgrad"]], [], [state]))
         return state["awake"]
 
+    def supports_of(self, group: Group) -> list[Tensor]:
+        """Return `support` of all weights of a group, also of one whose weights are one argument of a norm."""
+        if not group["regularizer"].joint:
+            return [self.support(param, group) for param in group["params"]]
+        states = [self.state[param] for param in group["params"]]
+        anew = all("subgrad" not in state for state in states)
+        known = all(self._seen.get(id(param)) == param._version for param in group["params"])
+        started = start_joint(group, states)
+        if (started and not anew) or not (started or known):
+            restarted = reconcile_joint(group, states)
+            self._note_restarts(restarted)
+            for state in states if restarted else []:
+                state.pop("awake", None)
+        if any("awake" not in state for state in states):
+            _choose(Batch(group, group["params"], [state["subgrad"] for state in states], [], states))
+        return [state["awake"] for state in states]
+
     def written(self, param: Tensor, group: Group) -> None:
         """Take a weight that was written from its dual as it is."""
-        self._note(Batch(group, [param], [self.state[param]["subgrad"]], [], [self.state[param]]))
+        state = self.state[param]
+        self._note(Batch(group, [param], [state["subgrad"]], [], [state]))
 
     def _step(self) -> None:
         super()._step()
@@ -219,6 +238,6 @@ def _choose(batch: Batch) -> None:
     group["support_lam"] = group["lam"]
     masks = supports(group["regularizer"], batch.params)
     for mask, state in zip(masks, batch.states, strict=True):
-        state["awake"] = mask
+        state["awake"] = mask.contiguous()  # of groups it may be an expanded view
         if "momentum_buffer" in state:
             state["momentum_buffer"].mul_(mask)

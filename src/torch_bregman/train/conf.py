@@ -70,7 +70,12 @@ class ModelConf(Checked):
             self.hidden = [200, 80]
 
 
-_STARTS_TAKE = {"sparse": {"density", "view", "init"}, "low_rank": {"rank", "init"}, "dense": set()}
+_STARTS_TAKE = {
+    "sparse": {"density", "view", "init"},
+    "low_rank": {"rank", "init"},
+    "units": {"density"},
+    "dense": set(),
+}
 
 
 @dataclass
@@ -78,14 +83,15 @@ class StartConf(Checked):
     """How the weights start.
 
     Args:
-        kind: sparse (few weights, larger), low_rank, or dense (PyTorch's own initialisation).
-        density: share of the weights a sparse start keeps, in (0, 1].
+        kind: sparse (few weights, larger), low_rank, units (what reads most units is 0), or dense (PyTorch's own
+            initialisation).
+        density: share of the weights, or units, that a start keeps, in (0, 1].
         rank: rank of a low-rank start.
         view: what a sparse start keeps or drops as one: elements, rows, columns, filters, kernels, …
         init: kaiming (for ReLU) or xavier.
     """
 
-    kind: Literal["sparse", "low_rank", "dense"] = "sparse"
+    kind: Literal["sparse", "low_rank", "units", "dense"] = "sparse"
     density: float = 0.01
     rank: int = 4
     view: str = "elements"

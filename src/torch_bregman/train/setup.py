@@ -24,6 +24,7 @@ from torch_bregman.train.options import call
 from torch_bregman.train.schedules import build_schedules
 from torch_bregman.train.targets import build_controls, build_rates
 from torch_bregman.train.task import Task, task_of
+from torch_bregman.unit_groups import start_units_
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -211,6 +212,9 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
     start = conf.start
     if start.kind == "sparse":
         sparsify_(model, start.density, seed=conf.seed, view=start.view, init=start.init)
+    elif start.kind == "units":
+        image = torch.zeros(1, *data.shape)
+        call(start_units_, "start.kind units", model, image, start.density, seed=conf.seed)
     elif start.kind == "low_rank":
         low_rank_(model, start.rank, seed=conf.seed, init=start.init)
     return model
