@@ -333,9 +333,9 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "# What training costs",
         "",
         f"Batches of {BATCH}, m = {M}, one thread; made by `benchmarks/training_cost.py`, whose text says how. Time a",
-        "step is (m·coarse + fine)/(m + 1) on a quiet machine, as a share of dense SGD's by `F.linear` and by oneDNN, the",
-        "harder of the two in bold. Operations are a count by the formula of the literature, no seconds. Accuracy: mean ±",
-        "standard deviation over seeds of the test accuracy after the last epoch, in %.",
+        "step is (m·coarse + fine)/(m + 1) on a quiet machine, as a share of dense SGD's by `F.linear` and by oneDNN,",
+        "the harder of the two in bold. Operations are a count by the formula of the literature, no seconds. Accuracy:",
+        "mean ± standard deviation over seeds of the test accuracy after the last epoch, in %.",
         "",
     ]
     for net, own in NETS.items():

@@ -18,6 +18,7 @@ from torch_bregman.train import Conf, fit
 from torch_bregman.train.conf import OptimConf
 from torch_bregman.train.setup import set_up
 
+MASKS = {"m": 2, "form": "masks"}
 CYCLES = {"momentum": 0.9, "nesterov": True, "multilevel": {"m": 3, "below": 1.0}}
 
 
@@ -38,6 +39,20 @@ def test_compact_training_and_masks_agree(changes: dict[str, Any], tiny: Callabl
         assert left["flops"] == right["flops"]
         assert left["lam"] == pytest.approx(right["lam"], abs=1e-9)
         assert left["val_loss"] == pytest.approx(right["val_loss"], abs=1e-9)
+
+
+@pytest.mark.parametrize("model", [{"hidden": [24, 16]}, {"name": "lenet5_caffe", "hidden": None}])
+def test_units_in_compact_form_and_by_masks_agree(model: dict[str, Any], tiny: Callable[..., Conf]) -> None:
+    changes = {
+        "model": model,
+        "target": {"units": 0.3, "every": 2, "ramp": "none"},
+        "start": {"kind": "units", "density": 0.4},
+        "dtype": "float64",
+    }
+    runs = [fit(tiny(optim={"multilevel": cycles}, **changes), observers=[]) for cycles in ({"m": 2}, MASKS)]
+    for left, right in zip(*(run.model.parameters() for run in runs), strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+    assert runs[0].summary["flops"] < 0.9 * runs[0].summary["flops_dense"]
 
 
 def test_without_coarse_steps_it_is_linbreg(tiny: Callable[..., Conf]) -> None:

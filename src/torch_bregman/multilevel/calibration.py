@@ -108,7 +108,7 @@ def mark(dense: float, compact: Sequence[float]) -> float:
     """Return the density at which the compact form takes its share of the dense time, between those measured.
 
     Example:
-        >>> mark(10.0, [1.0, 2.0, 4.0, 12.0, 30.0])
+        >>> round(mark(10.0, [1.0, 2.0, 4.0, 12.0, 30.0]), 3)
         0.075
     """
     allowed, before, last = _MARGIN * dense, 0.0, 0.0

@@ -34,6 +34,11 @@ class Part:
             tensor = tensor.index_select(dim, kept)
         return tensor if self.cuts else tensor.clone(memory_format=torch.contiguous_format)
 
+    def hold(self, mask: Tensor) -> None:
+        """Keep still what is off a mask of the whole tensor, for good."""
+        still = self._cut(mask)
+        self.still = None if bool(still.all()) else still.to(self.dual.dtype)
+
     def _put(self, full: Tensor, part: Tensor) -> None:
         if not self.cuts:
             full.copy_(part)

@@ -146,9 +146,12 @@ class UnitForm(CompactForm):
         self._drifts = [Drift() for _ in self.optimizer.param_groups]
         self._lams: dict[int, float] = {}
         for index, norms in self._norms.items():
-            if not self._is_frozen(index):
-                for norm in norms:
+            for norm in norms:
+                if not self._is_frozen(index):
                     norm.begin(self._parts, awake)
+                    continue
+                for name in (member.name for member in norm.members if member.name in awake):
+                    self._parts[name].hold(awake[name])
         self._follow_modes()
 
     def _awake_masks(self) -> dict[str, Tensor]:

@@ -323,7 +323,7 @@ class _Session:
                 schedule.load_state_dict(saved["schedules"][str(i)])
             if self.parts.scaler:
                 self.parts.scaler.load_state_dict(saved["scaler"])
-            if self.parts.form and saved.get("form"):
+            if self.parts.form:
                 self.parts.form.load_state_dict(saved["form"])
                 hold(self.parts.controls, self.parts.form)
             self.flops.restore(saved["rows"])
