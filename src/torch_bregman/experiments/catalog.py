@@ -6,6 +6,13 @@ from difflib import get_close_matches
 
 from torch_bregman.experiments.acceleration import ACCELERATION_CONVNET, ACCELERATION_FULL_BATCH, ACCELERATION_MLP
 from torch_bregman.experiments.dynamic_rank import DYNAMIC_RANK
+from torch_bregman.experiments.frontier import FRONTIERS
+from torch_bregman.experiments.frontier_shapes import (
+    FRONTIER_FILTERS,
+    FRONTIER_LOW_RANK,
+    FRONTIER_LOW_RANK_LENET5,
+    FRONTIER_UNITS,
+)
 from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GROUPS, JMLR_CONVNET_RATES
 from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
@@ -36,6 +43,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         SIZE_FASHION,
         SIZE_FASHION_RATES,
         JMLR_DENOISER,
+        *(made for each in FRONTIERS.values() for made in (each.compared(), each.tuned())),
+        FRONTIER_LOW_RANK,
+        FRONTIER_LOW_RANK_LENET5,
+        FRONTIER_UNITS,
+        FRONTIER_FILTERS,
     )
 }
 

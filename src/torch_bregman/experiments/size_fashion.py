@@ -83,6 +83,7 @@ SIZE_FASHION = Experiment(
     },
     columns=(ACCURACY, DENSITY, _LEFT, SECONDS),
     figures=(Scatter("size", "Accuracy against size", DENSITY, ACCURACY),),
+    pairs=tuple((f"adabreg-{goal}", f"{m}-{o}-{goal}") for goal in (0.01, 0.02) for m, o in _RATES),
 )
 
 SIZE_FASHION_RATES = Experiment(

@@ -29,6 +29,11 @@ def threshold_into(
         outs: the weights.
         states: of the weights; get "left" and "right" with W = leftᵀ·right, and "engine" where it has a memory.
     """
+    if threshold == 0:  # as it is: factors are for those who ask
+        for x, out, state in zip(xs, outs, states, strict=True):
+            forget(state)
+            torch.mul(x, delta, out=out) if delta != 1 else out.copy_(x)
+        return
     matrices = [regularizer.matrix(x) for x in xs]
     for members in _alike(matrices):
         engine = regularizer.batch_engine(matrices[members[0]].device) if len(members) > 1 else None
