@@ -39,6 +39,7 @@ BATCH, M = 128, 25
 SETS = ("mnist", "fashion-mnist")
 COSINE = {"name": "CosineAnnealingLR", "every": "step"}
 FREE = {"name": "none", "lam": 0.0}
+SPARSE = {"below": 0.12, "compiled": True}
 DENSE: dict[str, Any] = {
     "optim": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
     "regularizer": FREE,
@@ -51,7 +52,7 @@ def held(goal: float, cycles: bool, kind: str = "density") -> dict[str, Any]:
     """A network held at one size from the start, by λ, and frozen for the last 30 % of all steps."""
     optim: dict[str, Any] = {"name": "linbreg"}
     if cycles:
-        optim["multilevel"] = {"m": M, "below": 0.12} if kind == "density" else {"m": M}
+        optim["multilevel"] = {"m": M, **SPARSE} if kind == "density" else {"m": M}
     start = {"kind": "sparse" if kind == "density" else "units", "density": goal}
     return {"optim": optim, "target": {kind: goal, "ramp": "none"}, "start": start}
 
@@ -59,7 +60,12 @@ def held(goal: float, cycles: bool, kind: str = "density") -> dict[str, Any]:
 def grown(lam: float) -> dict[str, Any]:
     """A network that grows from 1 % under a fixed λ, its last layer dense."""
     return {
-        "optim": {"name": "linbreg", "lr": 0.05, "momentum": 0.9, "multilevel": {"m": M, "below": 0.12}},
+        "optim": {
+            "name": "linbreg",
+            "lr": 0.05,
+            "momentum": 0.9,
+            "multilevel": {"m": M, "below": 0.12, "compiled": True},
+        },
         "regularizer": {"name": "l1", "lam": lam},
         "rules": {"fc3": FREE},
         "start": {"kind": "sparse", "density": 0.01},
@@ -319,7 +325,7 @@ def load() -> dict[str, dict[str, Any]]:
 def save(found: dict[str, dict[str, Any]]) -> None:
     """Write all rows, and the table; processes that run beside each other take turns."""
     RESULTS.parent.mkdir(exist_ok=True)
-    with (RESULTS.parent / ".training_cost.lock").open("w") as lock:
+    with (Path(tempfile.gettempdir()) / "training_cost.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = {**load(), **found}
         lines = [f"{json.dumps(key)}: {json.dumps(found[key])}" for key in sorted(found)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn.functional import cross_entropy
 import torch_bregman as tb
 from torch_bregman.multilevel import SparseForm, Unsuited
 from torch_bregman.multilevel.sparse_weight import carried
+from torch_bregman.optim.native.build import COMPILERS
 
 VARIANTS = [
     {"momentum": 0.9, "nesterov": True, "m": 3},
@@ -23,6 +25,7 @@ VARIANTS = [
 ]
 
 
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C compiler")
 ALL = dict.fromkeys(["1", "3.0", "4", "6"], 1.0)
 
 
@@ -88,6 +91,22 @@ def test_it_agrees_with_the_masks_step_by_step(options: dict[str, Any]):
             assert_same((model, optimizer), (twin, other))
         woken.append(form.awake()["1.weight"])
     assert len(set(woken)) > 1
+
+
+@needs_compiler
+def test_the_c_program_trains_as_torch_does():
+    models = []
+    for compiled in (False, True):
+        model = chain(torch.float32)
+        groups = tb.param_groups(model, {nn.Linear: tb.L1(0.05)})
+        optimizer = tb.MultilevelLinBreg(groups, lr=0.1, momentum=0.9, m=3)
+        form = SparseForm(model, optimizer, ALL, compiled=compiled)
+        for x, y in batches(12):
+            form.step(x.float(), y, cross_entropy)
+        form.write()
+        models.append(model)
+    for left, right in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("below", [0.0, 0.25, 1.0])

@@ -45,11 +45,15 @@ class SupportMatrix:
 
     def transposed_matmul(self, dy: Tensor, out: Tensor | None = None) -> Tensor:
         """Return Wᵀ ∂y for ∂y of out × batch, in `out` where that is given."""
+        matrix = self._transposed_now()
+        return matrix @ dy if out is None else torch.addmm(out, matrix, dy, beta=0.0, out=out)
+
+    def _transposed_now(self) -> Tensor:
         if self._transpose is None:
             self._transpose = self._transposed()
         order, matrix = self._transpose
         torch.index_select(self.values, 0, order, out=matrix.values())
-        return matrix @ dy if out is None else torch.addmm(out, matrix, dy, beta=0.0, out=out)
+        return matrix
 
     def _transposed(self) -> tuple[Tensor, Tensor]:
         """Return where in `values` each entry of Wᵀ is, and Wᵀ; a conversion that carries positions sorts them."""

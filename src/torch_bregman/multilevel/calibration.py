@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torch_bregman.layers.support import SupportMatrix
 from torch_bregman.metrics import text_table
+from torch_bregman.multilevel.native.matrix import matrix_type
 
 DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _ROUNDS, _SECONDS = 7, 0.1
@@ -65,7 +66,9 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrate(layers: Sequence[tuple[str, nn.Linear]], batch: int, first: str | None = None) -> Calibration:
+def calibrate(
+    layers: Sequence[tuple[str, nn.Linear]], batch: int, first: str | None = None, *, compiled: bool = False
+) -> Calibration:
     """Return for each layer up to which density it is faster on its support than dense.
 
     Measured are one forward product, the two of the backward pass, and SGD with momentum and soft threshold, dense
@@ -75,6 +78,7 @@ def calibrate(layers: Sequence[tuple[str, nn.Linear]], batch: int, first: str | 
         layers: with their names.
         batch: images a step.
         first: name of the layer that needs no gradient of its input.
+        compiled: with the C program, see `SparseForm`.
 
     Example:
         >>> calibrate([("fc", nn.Linear(8, 4))], batch=16).layers[0].shape
@@ -86,20 +90,22 @@ def calibrate(layers: Sequence[tuple[str, nn.Linear]], batch: int, first: str | 
         shape, inner = (layer.out_features, layer.in_features), name != first
         key = *shape, layer.weight.dtype, inner
         if key not in known:
-            known[key] = _measure(name, shape, batch, layer.weight.dtype, inner)
+            known[key] = _measure(name, shape, batch, layer.weight.dtype, inner, compiled)
         times = known[key]
         found.append(LayerTimes(name, shape, times.dense, times.compact, times.below))
     return Calibration(batch, tuple(found))
 
 
-def _measure(name: str, shape: tuple[int, int], batch: int, dtype: torch.dtype, inner: bool) -> LayerTimes:
+def _measure(
+    name: str, shape: tuple[int, int], batch: int, dtype: torch.dtype, inner: bool, compiled: bool
+) -> LayerTimes:
     rng = torch.Generator().manual_seed(0)
     x, dy = (torch.randn(size, batch, generator=rng).to(dtype) for size in reversed(shape))
     dense = _milliseconds(_dense_step(torch.randn(shape, generator=rng).to(dtype), x, dy, inner))
     compact = []
     for density in DENSITIES:
         flat = (torch.rand(shape, generator=rng) < density).view(-1).nonzero().view(-1)
-        matrix = SupportMatrix(flat, torch.randn(len(flat), generator=rng).to(dtype), shape)
+        matrix = matrix_type(dtype, compiled)(flat, torch.randn(len(flat), generator=rng).to(dtype), shape)
         compact.append(_milliseconds(_sparse_step(matrix, x, dy, inner)))
     return LayerTimes(name, shape, dense, tuple(compact), mark(dense, compact))
 

@@ -22,6 +22,7 @@ def compact_form(
     *,
     batch: int = 128,
     below: float | Mapping[str, float] | None = None,
+    compiled: bool = False,
 ) -> CompactForm:
     """Return what trains a model on its active part: sparse layers under ℓ1, fewer units under groups.
 
@@ -31,6 +32,7 @@ def compact_form(
         optimizer: of its parameters, with m > 0.
         example: a batch of inputs.
         batch: images a step, for the calibration.
+        compiled: under ℓ1, take products by a C program, see `SparseForm`; default False.
         below: density up to which a layer is compact under ℓ1, for all layers or by name; default by `calibrate`.
 
     Raises:
@@ -58,24 +60,26 @@ def compact_form(
     if kinds and kinds <= {GroupL2, UnitL2}:
         return UnitForm(model, optimizer, example)
     if kinds <= {L1}:
-        return SparseForm(model, optimizer, _marks(model, batch, below))
+        return SparseForm(model, optimizer, _marks(model, batch, below, compiled), compiled=compiled)
     other = next((kind for kind in kinds if kind not in (GroupL2, UnitL2)), L1)
     raise Unsuited(f"the regularizer {other.name} has no compact form (l1, and groups of what reads a unit, have)")
 
 
-def calibration_of(model: nn.Module, batch: int) -> Calibration:
+def calibration_of(model: nn.Module, batch: int, *, compiled: bool = False) -> Calibration:
     """Return the calibration of the linear layers of a chain.
 
     Raises:
         Unsuited: for another model.
     """
     layers = [(name, module) for name, module in linear_chain(model) if isinstance(module, nn.Linear)]
-    return calibrate(layers, batch, first=layers[0][0] if layers else None)
+    return calibrate(layers, batch, first=layers[0][0] if layers else None, compiled=compiled)
 
 
-def _marks(model: nn.Module, batch: int, below: float | Mapping[str, float] | None) -> Mapping[str, float]:
+def _marks(
+    model: nn.Module, batch: int, below: float | Mapping[str, float] | None, compiled: bool
+) -> Mapping[str, float]:
     if isinstance(below, Mapping):
         return below
     if below is None:
-        return calibration_of(model, batch).below
+        return calibration_of(model, batch, compiled=compiled).below
     return {name: float(below) for name, _ in linear_chain(model)}

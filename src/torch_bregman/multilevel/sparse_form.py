@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_bregman.layers.support import SupportLinear, Workspace
 from torch_bregman.multilevel.chain import Unsuited, columnwise, linear_chain
 from torch_bregman.multilevel.form import CompactForm, group_index
+from torch_bregman.multilevel.native.matrix import program
 from torch_bregman.multilevel.sparse_weight import SparseWeight
 from torch_bregman.optim import MultilevelLinBreg
 from torch_bregman.regularizers import L1, NoRegularizer
@@ -41,13 +42,17 @@ class SparseForm(CompactForm):
         model: a chain, see `linear_chain`.
         optimizer: `MultilevelLinBreg` with ℓ1 on some of its weights.
         below: the mark of each layer, by its name; one that is missing is never compact.
+        compiled: take the products of float32 weights by a C program, in one thread; default False.
 
     Raises:
         Unsuited: for another model; for weights that are shared, not on a CPU, or not float32 or float64; where no
             weight has an ℓ1 norm.
+        CompilerError: where `compiled` finds no C compiler, or it fails.
     """
 
-    def __init__(self, model: nn.Module, optimizer: MultilevelLinBreg, below: Mapping[str, float]) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: MultilevelLinBreg, below: Mapping[str, float], *, compiled: bool = False
+    ) -> None:
         super().__init__(model, optimizer)
         chain = linear_chain(model)
         self._layers: list[_Place | nn.Module] = []
@@ -69,7 +74,9 @@ class SparseForm(CompactForm):
             raise Unsuited(f"{type(model).__name__} has no linear layer under l1")
         for place in sparse:
             place.below = below.get(place.name, 0.0)
-        self._taken = False
+        self._taken, self._compiled = False, compiled
+        if compiled:
+            program()
         self._anchor = torch.empty(0, requires_grad=True)
 
     @property
@@ -91,7 +98,9 @@ class SparseForm(CompactForm):
         mask = self._mask(place)
         if mask is not None and int(mask.sum()) <= place.below * mask.numel():
             frozen = self.masks.get(id(place.linear.weight))
-            place.compact = SparseWeight(place.linear.weight, self.optimizer, place.group, frozen)
+            place.compact = SparseWeight(
+                place.linear.weight, self.optimizer, place.group, frozen, compiled=self._compiled
+            )
 
     def _mask(self, place: _Place) -> Tensor | None:
         """Return the support of a weight that could be compact."""

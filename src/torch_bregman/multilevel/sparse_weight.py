@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_bregman.layers.support import SupportMatrix
 from torch_bregman.multilevel.descent import descend
+from torch_bregman.multilevel.native.matrix import matrix_type
 from torch_bregman.optim import MultilevelLinBreg
 from torch_bregman.optim.multilevel import sleeping_step
+
+_PIECE = 1 << 16
 
 
 class SparseWeight:
@@ -23,9 +25,19 @@ class SparseWeight:
         optimizer: that has it.
         index: of its group.
         mask: the support where it is frozen for good and there is no regulariser any more, else None.
+        compiled: whether its products are taken by a C program.
     """
 
-    def __init__(self, param: Tensor, optimizer: MultilevelLinBreg, index: int, mask: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        param: Tensor,
+        optimizer: MultilevelLinBreg,
+        index: int,
+        mask: Tensor | None = None,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self._matrix_type = matrix_type(param.dtype, compiled)
         self.param, self.optimizer, self._index = param, optimizer, index
         self.frozen = mask is not None
         state = optimizer.state[param]
@@ -42,7 +54,7 @@ class SparseWeight:
     def _build(self, values: Tensor) -> None:
         """Make the matrix of values, and the dual of the entries beside it."""
         shape = self.param.shape
-        self.matrix = SupportMatrix(self._flat, values, (shape[0], shape[1]))
+        self.matrix = self._matrix_type(self._flat, values, (shape[0], shape[1]))
         self._dual = values if self._dense is None else self._dense.view(-1).index_select(0, self._flat)
         self._grad: Tensor | None = None
 
@@ -128,8 +140,10 @@ class SparseWeight:
 
 
 def _above(v: Tensor, lam: float) -> Tensor:
-    """Return the rising positions of |v| > λ."""
-    return (v.abs() > lam).nonzero().view(-1)
+    """Return the rising positions of |v| > λ, piece by piece: what each piece needs stays in the cache."""
+    pieces = v.split(_PIECE)
+    found = [(piece.abs() > lam).nonzero().view(-1).add_(i * _PIECE) for i, piece in enumerate(pieces)]
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.long, device=v.device)
 
 
 def carried(before: Tensor, values: Tensor, after: Tensor) -> Tensor:

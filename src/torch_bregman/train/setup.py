@@ -134,7 +134,9 @@ def _form(
     if conf.dtype in _AUTOCAST:
         return None, (f"{_BY_MASKS}: dtype {conf.dtype} is autocast",)
     try:
-        return compact_form(model, optimizer, image, batch=conf.data.batch_size or 128, below=cycles.below), ()
+        return compact_form(
+            model, optimizer, image, batch=conf.data.batch_size or 128, below=cycles.below, compiled=cycles.compiled
+        ), ()
     except Unsuited as reason:
         return None, (f"{_BY_MASKS}: {reason}",)
 
