@@ -127,7 +127,10 @@ def test_the_command_says_what_it_does(few: Path, tmp_path: Path) -> None:
         ({"multilevel": {"clip": 2.0}}, "optim.multilevel.clip has no effect with no optim.multilevel.m"),
         ({"multilevel": {"m": 2, "clip": 1.0}}, "optim.multilevel.clip must be a number > 1, got 1.0"),
         ({"multilevel": {"m": 2, "below": 3}}, "optim.multilevel.below must be a number >= 0 and <= 1, got 3"),
-        ({"multilevel": {"m": 2, "size": 3}}, "unknown field optim.multilevel.size: use one of below, clip, form, m"),
+        (
+            {"multilevel": {"m": 2, "size": 3}},
+            "unknown field optim.multilevel.size: use one of below, clip, compiled",
+        ),
         ({"multilevel": {"m": 2}, "compiled": True}, "compiled=True does not go with m 2"),
     ],
 )
