@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torch_bregman.metrics import density, layer_densities
+from torch_bregman.metrics import density, density_report, layer_densities
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.optim.pgd import NoStepSizeError
 from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from torch_bregman.train.conf import Conf
+from torch_bregman.train.cycles import advance, hold
 from torch_bregman.train.evaluation import judge
+from torch_bregman.train.flops import FlopCount
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
 from torch_bregman.train.path import file_of, passes, size_of
@@ -118,6 +120,7 @@ class _Session:
         ranks = low_ranks(parts.model, parts.optimizer) if conf.keep_at else {}
         self._first_size = size_of({"density": density(parts.model), "layer_rank": ranks})
         self.best: dict[str, float] = {"epoch": 0, parts.task.metric: -math.inf}
+        self.flops = FlopCount(conf, parts)
 
     def run(self) -> Result:
         try:
@@ -154,7 +157,10 @@ class _Session:
         rates = _by_group(self.parts.optimizer, "lr")
         train_loss, train_metric = self._train_or_diverge(epoch)
         held_out, task = self.parts.validation, self.parts.task
-        loss, metric = judge(self.parts.model, held_out or self.parts.test, task, self.parts.autocast)
+        network = self.parts.model if self.parts.form is None else self.parts.form.network
+        loss, metric = judge(network, held_out or self.parts.test, task, self.parts.autocast)
+        if self.parts.form is not None:
+            self.parts.form.write()
         self._check_finite(loss, epoch)  # the last step may have been the one too many
         kind = "val" if held_out else "test"
         ranks = low_ranks(self.parts.model, self.parts.optimizer, self.parts.controls)
@@ -167,9 +173,11 @@ class _Session:
             "density": density(self.parts.model),
             "layer_density": layer_densities(self.parts.model),
             **({"layer_rank": ranks} if ranks else {}),
+            **(_live(self.parts.model) if self.conf.entry_times else {}),
             "J": _penalties(self.parts),
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
+            **self.flops.row(len(self.parts.train.labels)),
         }
         row["remarks"] = "; ".join(remarks(self.conf, self.parts, row, self.history.rows))
         self._advance_schedule(loss)
@@ -182,6 +190,8 @@ class _Session:
         except TrainingDivergedError:
             raise
         except (RuntimeError, ValueError) as error:
+            if self.parts.form is not None:
+                self.parts.form.write()
             if isinstance(error, NoStepSizeError) or not self._is_finite():
                 raise self._diverged(epoch, " ".join(str(error).split())) from None
             raise
@@ -199,8 +209,9 @@ class _Session:
             metric += parts.task.judged(outputs, y)
             if number % _CHECKED_EVERY == 0 or number == len(parts.train):
                 self._check_finite(float(losses), epoch)
+            self.flops.count(len(y))
             for control in parts.controls:
-                control.step()
+                advance(control, parts.form)
             if parts.every_step:
                 parts.scheduler.step()
         count = len(parts.train.labels)
@@ -209,6 +220,8 @@ class _Session:
     def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step; return the loss and the outputs before it."""
         parts, seen = self.parts, []
+        if parts.form is not None:
+            return parts.form.step(x, y, parts.task.loss)
 
         def closure() -> Tensor:
             parts.optimizer.zero_grad()
@@ -279,6 +292,7 @@ class _Session:
             "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
             "controls": {str(i): control.state_dict() for i, control in enumerate(parts.controls)},
             "scaler": parts.scaler.state_dict() if parts.scaler else None,
+            "form": parts.form.state_dict() if parts.form else None,
             "best": self.best,
             "rows": [*self.history.rows, row],
         }
@@ -310,6 +324,10 @@ class _Session:
                 schedule.load_state_dict(saved["schedules"][str(i)])
             if self.parts.scaler:
                 self.parts.scaler.load_state_dict(saved["scaler"])
+            if self.parts.form:
+                self.parts.form.load_state_dict(saved["form"])
+                hold(self.parts.controls, self.parts.form)
+            self.flops.restore(saved["rows"])
             self.best = saved["best"]
             self.history.restore(saved["rows"])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -323,6 +341,16 @@ class _Session:
 def _watching(conf: Conf, observers: Sequence[Observer] | None) -> list[Observer]:
     watching: list[Observer] = [Terminal()] if observers is None else list(observers)
     return [*watching, TensorBoard()] if conf.tensorboard else watching
+
+
+def _live(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Return how many rows and columns of each weight are not zero: units that are made, and inputs that are read."""
+    layers = density_report(model).layers
+    rows = {each.name: round(each.row_density * each.shape[0]) for each in layers}
+    return {
+        "layer_rows": rows,
+        "layer_columns": {each.name: round(each.column_density * each.shape[1]) for each in layers},
+    }
 
 
 def _by_group(optimizer: Optimizer, key: str) -> dict[str, float]:

@@ -13,14 +13,18 @@ from torch.optim import Optimizer
 
 from torch_bregman.data import Batches, Compose, DataSet, Flip, Noise, Shift, Split, black, holdout, load, normalize
 from torch_bregman.init import low_rank_, sparsify_
+from torch_bregman.metrics import TrainingFlops, training_flops
 from torch_bregman.models import MODELS, build
-from torch_bregman.schedulers import Schedule
+from torch_bregman.multilevel import CompactForm, Unsuited, compact_form
+from torch_bregman.optim import MultilevelLinBreg, RegularizedOptimizer
+from torch_bregman.schedulers import EntryTimes, Schedule
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
 from torch_bregman.train.schedules import build_schedules
 from torch_bregman.train.targets import build_controls, build_rates
 from torch_bregman.train.task import Task, task_of
+from torch_bregman.unit_groups import start_units_
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -59,6 +63,9 @@ class Parts:
         penalty: J as a term of the loss, for the dense baselines, or None.
         source: where the data came from.
         task: what is asked of the model.
+        flops: counts what training costs.
+        form: the compact form in which the model is trained, or None.
+        notes: what the user should hear of at the start.
     """
 
     device: torch.device
@@ -76,6 +83,9 @@ class Parts:
     penalty: Callable[[], Tensor] | None
     source: str
     task: Task
+    flops: TrainingFlops
+    form: CompactForm | None = None
+    notes: tuple[str, ...] = ()
 
 
 def set_up(conf: Conf) -> Parts:
@@ -90,6 +100,7 @@ def set_up(conf: Conf) -> Parts:
     model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
     _check_fit(conf, model, test.images[:2], data)
     optimizer, penalty = build_optimizer(conf, model, test.images[:1])
+    form, notes = _form(conf, model, optimizer, test.images[:1])
     by_recipe = conf.target.asked and conf.schedule.name is None
     return Parts(
         device=device,
@@ -100,14 +111,43 @@ def set_up(conf: Conf) -> Parts:
         optimizer=optimizer,
         scheduler=(build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
         schedules=build_schedules(conf, optimizer),
-        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train))],
+        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train)), *_watching(conf, optimizer)],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
         penalty=penalty,
         source=data.source,
         task=task_of(conf),
+        flops=training_flops(model, test.images[:1]),
+        form=form,
+        notes=notes,
     )
+
+
+def _watching(conf: Conf, optimizer: Optimizer) -> list[EntryTimes]:
+    if conf.entry_times and isinstance(optimizer, RegularizedOptimizer):
+        return [EntryTimes(optimizer, conf.entry_times)]
+    return []
+
+
+def _form(
+    conf: Conf, model: nn.Module, optimizer: Optimizer, image: Tensor
+) -> tuple[CompactForm | None, tuple[str, ...]]:
+    """Return the compact form, or why there is none."""
+    cycles = conf.optim.multilevel
+    if not isinstance(optimizer, MultilevelLinBreg) or not cycles.m or cycles.form == "masks":
+        return None, ()
+    if conf.dtype in _AUTOCAST:
+        return None, (f"{_BY_MASKS}: dtype {conf.dtype} is autocast",)
+    try:
+        return compact_form(
+            model, optimizer, image, batch=conf.data.batch_size or 128, below=cycles.below, compiled=cycles.compiled
+        ), ()
+    except Unsuited as reason:
+        return None, (f"{_BY_MASKS}: {reason}",)
+
+
+_BY_MASKS = "trained by masks, which saves no time"
 
 
 def pick_device(name: str) -> torch.device:
@@ -180,6 +220,9 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
     start = conf.start
     if start.kind == "sparse":
         sparsify_(model, start.density, seed=conf.seed, view=start.view, init=start.init)
+    elif start.kind == "units":
+        image = torch.zeros(1, *data.shape)
+        call(start_units_, "start.kind units", model, image, start.density, seed=conf.seed)
     elif start.kind == "low_rank":
         low_rank_(model, start.rank, seed=conf.seed, init=start.init)
     return model

@@ -34,6 +34,7 @@ def summarise(parts: Parts, rows: list[Row], best: dict[str, float], best_path: 
         "weights_left": sum(count_nonzeros(weights)),
         **({} if stored is None else {"stored": stored}),
         "seconds": sum(row["seconds"] for row in rows),
+        **{key: rows[-1][key] for key in ("flops", "flops_dense") if key in rows[-1]},
         "data": parts.source,
     }
     return {**summary, **_of_best(parts, best, best_path)} if parts.validation else summary
