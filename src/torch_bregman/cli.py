@@ -100,8 +100,18 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     _add_experiment(experiment)
     subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
 
+    report = ArgumentParser(exit_on_error=False, description="Show runs and experiments on one self-contained page.")
+    report.add_argument(
+        "targets", type=str, nargs="+", help="names of experiments, and runs by folder or name in --out"
+    )
+    report.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    report.add_argument("--results", type=str, default="results", help="folder of results of experiments")
+    report.add_argument("--scale", choices=["smoke", "small", "full"], default="smoke", help="of the experiments")
+    report.add_argument("--to", type=str, default="report.html", help="the page; pictures go into a folder beside it")
+    subcommands.add_subcommand("report", report, help="one page of runs and experiments")
+
     functions = {"train": _train, "resume": _resume, "data": _data, "path": _path, "experiment": _experiment}
-    return parser, {**functions, "compact": _compact, "bench": _bench}
+    return parser, {**functions, "compact": _compact, "bench": _bench, "report": _report}
 
 
 def _add_experiment(parser: ArgumentParser) -> None:
@@ -189,6 +199,14 @@ def _bench(parsed: Namespace) -> int:
     from torch_bregman.train.compact_command import bench_run
 
     print(bench_run(parsed.place, parsed.get("out", Conf.out), parsed.get("batch_sizes", (1, 128))))
+    return 0
+
+
+def _report(parsed: Namespace) -> int:
+    from torch_bregman.report.report_command import ReportRequest, write_report
+
+    page, pictures = write_report(ReportRequest(**parsed.as_dict()))
+    print(f"page in {page}, {len(pictures)} pictures in {page.with_name(f'{page.stem}-figures')}")
     return 0
 
 

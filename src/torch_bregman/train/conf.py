@@ -315,6 +315,8 @@ class Conf(Checked):
         threads: of the CPU; by default PyTorch's choice.
         keep_at: sizes at which a checkpoint is kept when the network passes them: densities, or ranks of all weights
             together under a nuclear norm; see bregman path.
+        entry_times: steps between two looks at which weights have woken, for bregman report; the log then also counts
+            the live rows and columns of each weight. 0 does not look.
         tensorboard: also write TensorBoard events; needs the extra `track`.
         data: which data.
         model: which network.
@@ -341,6 +343,7 @@ class Conf(Checked):
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = None
     keep_at: list[float] = field(default_factory=list)
+    entry_times: int = 0
     tensorboard: bool = False
     data: DataConf = field(default_factory=DataConf)
     model: ModelConf = field(default_factory=ModelConf)
@@ -367,6 +370,12 @@ class Conf(Checked):
             raise ValueError(f"pgd needs the full batch, got data.batch_size {self.data.batch_size}: set it to 0")
         if self.optim.name == "pgd" and self.dtype == "float16":
             raise ValueError("pgd needs gradients as they are, got dtype float16, which scales them: use bfloat16")
+        _within("entry_times", self.entry_times, 0, math.inf, "steps between two looks, e.g. 10")
+        if self.entry_times and self.optim.name in ("sgd", "adam"):
+            raise ValueError(
+                f"entry_times needs a Bregman or proximal optimizer, got {self.optim.name}, where nothing sleeps: "
+                "leave it out"
+            )
         self._check_target()
 
     def _check_target(self) -> None:

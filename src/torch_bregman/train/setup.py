@@ -16,8 +16,8 @@ from torch_bregman.init import low_rank_, sparsify_
 from torch_bregman.metrics import TrainingFlops, training_flops
 from torch_bregman.models import MODELS, build
 from torch_bregman.multilevel import CompactForm, Unsuited, compact_form
-from torch_bregman.optim import MultilevelLinBreg
-from torch_bregman.schedulers import Schedule
+from torch_bregman.optim import MultilevelLinBreg, RegularizedOptimizer
+from torch_bregman.schedulers import EntryTimes, Schedule
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
@@ -111,7 +111,7 @@ def set_up(conf: Conf) -> Parts:
         optimizer=optimizer,
         scheduler=(build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
         schedules=build_schedules(conf, optimizer),
-        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train))],
+        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train)), *_watching(conf, optimizer)],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
@@ -122,6 +122,12 @@ def set_up(conf: Conf) -> Parts:
         form=form,
         notes=notes,
     )
+
+
+def _watching(conf: Conf, optimizer: Optimizer) -> list[EntryTimes]:
+    if conf.entry_times and isinstance(optimizer, RegularizedOptimizer):
+        return [EntryTimes(optimizer, conf.entry_times)]
+    return []
 
 
 def _form(
