@@ -45,7 +45,7 @@ def test_it_gets_every_number_of_the_log(tiny: Callable[..., Conf]) -> None:
     events = EventAccumulator(str(result.path / "tensorboard"))
     events.Reload()
     rows = [flatten(row) for row in result.rows]
-    assert set(events.Tags()["scalars"]) == rows[0].keys() - {"epoch"}
+    assert set(events.Tags()["scalars"]) == rows[0].keys() - {"epoch", "remarks"}
     for key in events.Tags()["scalars"]:
         scalars = events.Scalars(key)
         assert [scalar.step for scalar in scalars] == [1, 2, 3]
