@@ -33,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # λ is not in every alphabet
     try:
-        parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments), defaults=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        parsed = parser.parse_args(given, defaults=False)
         command = parsed.command
-        return commands[command](parsed[command])
+        status = _launched(command, parsed[command], given)
+        return commands[command](parsed[command]) if status is None else status
     except KeyboardInterrupt as interrupt:
         print(f"bregman: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
@@ -46,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError) as error:
         if os.environ.get("BREGMAN_TRACEBACK"):
             raise
-        print(f"bregman: error: {explain(error)}", file=sys.stderr)
+        if _is_first() or not getattr(error, "agreed", False):
+            print(f"bregman: error: {explain(error)}", file=sys.stderr)
         return 2
 
 
@@ -61,11 +64,13 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     train = ArgumentParser(exit_on_error=False, description="Train a network; every field is a flag.")
     add_conf(train)
+    _add_launch(train)
     subcommands.add_subcommand("train", train, help="train a network")
 
     resume = ArgumentParser(exit_on_error=False, description="Go on with a run that was stopped, bit for bit.")
     resume.add_argument("run", type=str, help="folder of the run, or its name in --out")
     resume.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    _add_launch(resume)
     subcommands.add_subcommand("resume", resume, help="go on with a run that was stopped")
 
     data = ArgumentParser(exit_on_error=False, description="See, download or add data sets.")
@@ -104,6 +109,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     return parser, {**functions, "compact": _compact, "bench": _bench}
 
 
+def _add_launch(parser: ArgumentParser) -> None:
+    parser.add_argument("--launch", type=int, help="train in so many processes of this machine, as torchrun does")
+    parser.add_argument("--restarts", type=int, help="how often --launch starts them anew when one dies, default 3")
+
+
 def _add_experiment(parser: ArgumentParser) -> None:
     parser.add_argument("action", choices=["list", "run", "tables"], help="list all, run NAME, or show NAME's results")
     parser.add_argument("name", type=str, nargs="?", help="of an experiment; all for tables of all results")
@@ -120,12 +130,34 @@ def _add_experiment(parser: ArgumentParser) -> None:
     parser.add_argument("--page", type=str, help="for tables all: one Markdown page of all results")
 
 
+def _launched(command: str, parsed: Namespace, given: list[str]) -> int | None:
+    """Start the command in many processes and return their exit status; None where that was not asked for."""
+    processes, restarts = parsed.pop("launch", None), parsed.pop("restarts", None)
+    if processes is None:
+        if restarts is not None:
+            raise ValueError(f"--restarts has no effect without --launch, got {restarts}: leave it out")
+        return None
+    from torch_bregman.distributed.launch import check_launch, launch, without_launch
+
+    restarts = 3 if restarts is None else restarts
+    check_launch(processes, restarts)
+    if command == "train":
+        build_conf(parsed)  # what is wrong is said once, before anything starts
+    return launch(without_launch(given), processes, restarts)
+
+
+def _is_first() -> bool:
+    """Return whether this is the process that speaks, where torchrun has started many."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _train(parsed: Namespace) -> int:
     conf = build_conf(parsed)
     from torch_bregman.train import fit
 
     result = fit(conf)
-    _draw(result.folder, result.conf, result.rows)
+    if _is_first():
+        _draw(result.folder, result.conf, result.rows)
     return 0
 
 
@@ -138,7 +170,10 @@ def _resume(parsed: Namespace) -> int:
     summary = folder.read_summary()
     if summary is None:
         result = resume(parsed.run, out)
-        _draw(result.folder, result.conf, result.rows)
+        if _is_first():
+            _draw(result.folder, result.conf, result.rows)
+        return 0
+    if not _is_first():
         return 0
     print(f"run {folder.path} is finished: test {metric_text(summary, 'test')}")
     if not folder.picture.exists():
