@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from torch_bregman import __version__
+from torch_bregman.distributed.launch import reported
 from torch_bregman.train import Conf
 from torch_bregman.train.command_line import add_conf, build_conf, explain
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if _is_first() or not getattr(error, "agreed", False):
             print(f"bregman: error: {explain(error)}", file=sys.stderr)
-        return 2
+        return reported(2)
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
@@ -105,8 +106,15 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     _add_experiment(experiment)
     subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
 
+    sweep = ArgumentParser(exit_on_error=False, description="Search a space of configurations; end with the best sizes.")
+    sweep.add_argument("config", type=str, help="a YAML file: base, space, trials, size, … (docs/sweeps.md)")
+    sweep.add_argument("--out", type=str, help="folder of all runs, by default that of the file")
+    sweep.add_argument("--trials", type=int, help="how many, by default as many as the file says")
+    sweep.add_argument("--jobs", type=int, default=1, help="processes; more of them, on any machine, by this command")
+    subcommands.add_subcommand("sweep", sweep, help="search a space of configurations")
+
     functions = {"train": _train, "resume": _resume, "data": _data, "path": _path, "experiment": _experiment}
-    return parser, {**functions, "compact": _compact, "bench": _bench}
+    return parser, {**functions, "compact": _compact, "bench": _bench, "sweep": _sweep}
 
 
 def _add_launch(parser: ArgumentParser) -> None:
@@ -223,6 +231,20 @@ def _bench(parsed: Namespace) -> int:
     from torch_bregman.train.compact_command import bench_run
 
     print(bench_run(parsed.place, parsed.get("out", Conf.out), parsed.get("batch_sizes", (1, 128))))
+    return 0
+
+
+def _sweep(parsed: Namespace) -> int:
+    from torch_bregman.sweeps.commands import figure_path, read_plan, sweep
+
+    plan = read_plan(parsed.config, parsed.get("out"), parsed.get("trials"))
+    trials = sweep(plan, parsed.get("jobs", 1))
+    from torch_bregman.report import draw_front
+
+    try:
+        print(f"picture in {draw_front(plan, trials, figure_path(plan))}")
+    except ValueError as error:
+        print(f"no picture: {error}", file=sys.stderr)
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def without_launch(arguments: Sequence[str]) -> list[str]:
@@ -67,16 +68,33 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
             log_line_prefix_template="",
             logs_specs=_logs(folder),
         )
+        status = Path(folder) / "status"
+        os.environ[_STATUS] = str(status)
         try:
             elastic_launch(config, sys.executable)("-m", "torch_bregman", *arguments)
         except ChildFailedError as error:
             first = error.get_first_failure()[1]
             return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
-        except SignalException:
+        except (SignalException, KeyboardInterrupt):
             return 130
-        except KeyboardInterrupt:
-            return 130
-    return 0
+        finally:
+            del os.environ[_STATUS]
+        return int(status.read_text()) if status.is_file() else 0
+
+
+_STATUS = "BREGMAN_LAUNCH_STATUS"
+
+
+def reported(status: int) -> int:
+    """Return the exit status with which a process that `launch` has started ends.
+
+    An error of the user would be the same after a restart: it is handed over in a file, and the process ends as if all
+    were well.
+    """
+    if status and _STATUS in os.environ:
+        Path(os.environ[_STATUS]).write_text(str(status))
+        return 0
+    return status
 
 
 def _logs(folder: str) -> object:

@@ -53,14 +53,28 @@ def joined() -> Iterator[None]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
         torch.cuda.set_device(local)
-        dist.init_process_group("cpu:gloo,cuda:nccl")
+        _join("cpu:gloo,cuda:nccl")
     else:
-        dist.init_process_group("gloo")
+        _join("gloo")
     try:
         yield
     finally:
         gc.collect()  # what DDP holds of the group must go before it, or the process never ends
         dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Join the group; after a restart by torchrun too, whose store still holds what the processes of before left."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend)
+        return
+    number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, count, is_master=False)
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(f"bregman/{start}", store), rank=number, world_size=count
+    )
 
 
 def together(make: Callable[[], Result]) -> Result:
