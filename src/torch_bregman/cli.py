@@ -106,7 +106,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     _add_experiment(experiment)
     subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
 
-    sweep = ArgumentParser(exit_on_error=False, description="Search a space of configurations; end with the best sizes.")
+    sweep = ArgumentParser(exit_on_error=False, description="Search a space for the best trade-offs.")
     sweep.add_argument("config", type=str, help="a YAML file: base, space, trials, size, … (docs/sweeps.md)")
     sweep.add_argument("--out", type=str, help="folder of all runs, by default that of the file")
     sweep.add_argument("--trials", type=int, help="how many, by default as many as the file says")

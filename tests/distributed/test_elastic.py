@@ -1,4 +1,4 @@
-"""The command in many processes: started by itself or by torchrun, killed in the middle, and said once what is wrong."""
+"""The command in many processes: by itself or by torchrun, killed in the middle, and said once what is wrong."""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ RUNS: dict[str, dict[str, Any]] = {
         "regularizer": {"name": "group_l2", "lam": 0.05},
         "lam_schedule": {"name": "plateau"},
     },
-    "sharded-l1": {"scale": {"sharded": True, "accumulate": 2}, "schedule": {"name": "ExponentialLR", "options": {"gamma": 0.7}}},
+    "sharded-l1": {
+        "scale": {"sharded": True, "accumulate": 2},
+        "schedule": {"name": "ExponentialLR", "options": {"gamma": 0.7}},
+    },
     "sharded-nuclear": {
         "regularizer": {"name": "nuclear", "lam": 0.2},
         "start": {"kind": "low_rank"},
@@ -44,8 +47,6 @@ def conf(name: str, out: Path, epochs: int = 2) -> Conf:
 
 def trained(out: str, names: list[str]) -> list[dict[str, Tensor]]:
     return [fit(conf(name, Path(out)), observers=[]).model.state_dict() for name in names]
-
-
 
 
 def gone_on(out: str, names: list[str]) -> list[dict[str, Tensor]]:

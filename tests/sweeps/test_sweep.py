@@ -94,7 +94,9 @@ def test_values_that_do_not_go_together_and_divergence_end_a_trial_and_not_the_s
     work(one, open_study(one), said.append)
     assert len(said) == 3
     assert any("diverged" in line for line in said)
-    other = plan(tmp_path, name="other", trials=4, sampler="random", space={"optim.nesterov": [False, True]}, prune=False)
+    other = plan(
+        tmp_path, name="other", trials=4, sampler="random", space={"optim.nesterov": [False, True]}, prune=False
+    )
     work(other, open_study(other), said.append)
     assert any("cannot be run: optim.nesterov needs momentum" in line for line in said)
     assert any("accuracy" in line for line in said)
@@ -129,7 +131,9 @@ def test_what_is_wrong_is_said_before_anything_runs(changes: dict[str, Any], sai
 
 
 def test_ranges_of_whole_numbers_are_whole_by_themselves(tmp_path: Path):
-    one = plan(tmp_path, space={"start.rank": {"low": 1, "high": 8}, "optim.lr": [0.1]}, base={"start": {"kind": "low_rank"}})
+    one = plan(
+        tmp_path, space={"start.rank": {"low": 1, "high": 8}, "optim.lr": [0.1]}, base={"start": {"kind": "low_rank"}}
+    )
     assert one.parts() == {"start.rank": Numbers(1, 8, False, True), "optim.lr": Choice((0.1,))}
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
-from torch.distributed.checkpoint import CheckpointException, FileSystemReader
+from torch import nn
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -26,6 +26,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from torch_bregman.distributed.processes import from_first, is_joined
@@ -43,7 +45,7 @@ def save_parts(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """
     from_first(lambda: shutil.rmtree(folder, ignore_errors=True))
     with _quiet():
-        dcp.save(_state(model, optimizer), checkpoint_id=str(folder), no_dist=not is_joined())
+        save(_state(model, optimizer), checkpoint_id=str(folder), no_dist=not is_joined())
 
 
 def load_parts(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
@@ -57,7 +59,7 @@ def load_parts(folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
         reader, planner = _Reader(str(folder)), ShapeLoadPlanner()
         reader.read_metadata()  # dcp would log a traceback of its own
         with _quiet():
-            dcp.load(state, storage_reader=reader, planner=planner, no_dist=not is_joined())
+            load(state, storage_reader=reader, planner=planner, no_dist=not is_joined())
     except (Exception, CheckpointException) as error:  # damaged files raise a dozen kinds
         raise ValueError(f"sharded checkpoint {folder} cannot be read: {_reason(error)}") from None
     set_model_state_dict(model, state["model"])
@@ -138,9 +140,10 @@ def _place(path: tuple[Any, ...]) -> int | None:
 
 def _remove(state_dict: Any, path: tuple[Any, ...]) -> None:
     place = _place(path)
-    for key in path[:place]:
+    *above, name = path[: place + 1] if place is not None else path
+    for key in above:
         state_dict = state_dict[key]
-    state_dict.pop(path[place], None)
+    state_dict.pop(name, None)
 
 
 def _put(state_dict: Any, path: tuple[Any, ...], value: Any) -> None:
@@ -156,7 +159,7 @@ class _Reader(FileSystemReader):
         with (Path(self.path) / ".metadata").open("rb") as file:
             metadata = _Unpickler(file).load()
         if metadata.storage_meta is None:
-            metadata.storage_meta = dcp.StorageMeta()
+            metadata.storage_meta = StorageMeta()
         metadata.storage_meta.load_id = self.load_id
         return metadata
 

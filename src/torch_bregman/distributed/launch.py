@@ -47,6 +47,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
     Returns:
         0, else the exit status of the process that failed first, 130 when interrupted.
     """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -66,7 +67,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
             start_method="spawn",
             local_addr="localhost",
             log_line_prefix_template="",
-            logs_specs=_logs(folder),
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         status = Path(folder) / "status"
         os.environ[_STATUS] = str(status)
@@ -95,9 +96,3 @@ def reported(status: int) -> int:
         Path(os.environ[_STATUS]).write_text(str(status))
         return 0
     return status
-
-
-def _logs(folder: str) -> object:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-
-    return DefaultLogsSpecs(log_dir=folder)

@@ -68,13 +68,13 @@ def _join(backend: str) -> None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         dist.init_process_group(backend)
         return
+    from torch._C._distributed_c10d import PrefixStore, TCPStore  # where they are public depends on the version
+
     number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, count, is_master=False)
+    store = TCPStore(address, port, count, is_master=False)
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    dist.init_process_group(
-        backend, store=dist.PrefixStore(f"bregman/{start}", store), rank=number, world_size=count
-    )
+    dist.init_process_group(backend, store=PrefixStore(f"bregman/{start}", store), rank=number, world_size=count)
 
 
 def together(make: Callable[[], Result]) -> Result:

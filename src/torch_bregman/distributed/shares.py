@@ -23,7 +23,7 @@ class Share(NamedTuple):
     weight: float
 
     @property
-    def count(self) -> int:
+    def own(self) -> int:
         """Number of own samples."""
         return len(self.x) if self.weight else 0
 

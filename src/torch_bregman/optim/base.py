@@ -245,7 +245,8 @@ class RegularizedOptimizer(Optimizer, ABC):
                     own["engine"] = ours["regularizer"].new_engine()
                     own["engine"].load_state(saved["engine"])
                 for key, value in saved.items():
-                    if isinstance(value, Tensor) and param.ndim and value.shape == param.shape:
+                    factor = key in ("left", "right")  # may happen to have the shape of the weight
+                    if isinstance(value, Tensor) and param.ndim and value.shape == param.shape and not factor:
                         own[key] = torch.empty_like(param, dtype=value.dtype).copy_(value.detach())
                     elif isinstance(value, Tensor):
                         own[key] = value.detach().to(device=own[key].device, copy=True)

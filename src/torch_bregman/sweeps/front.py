@@ -65,7 +65,7 @@ def pareto(trials: Sequence[Trial]) -> list[Trial]:
 def front_table(plan: Plan, front: Sequence[Trial]) -> str:
     """Return the front as a table."""
     header = ["trial", plan.size, plan.quality, f"test {plan.quality}", *plan.space]
-    rows = [[str(each.number), *(f"{x:.4g}" for x in (each.size, each.quality, each.test)), *_cells(each)] for each in front]
+    rows = [[*map(_cell, (each.number, each.size, each.quality, each.test, *each.values.values()))] for each in front]
     return "\n".join(text_table(header, rows, ">>>>" + ">" * len(plan.space)))
 
 
@@ -83,8 +83,8 @@ def save_trials(plan: Plan, trials: Sequence[Trial]) -> Path:
     return path
 
 
-def _cells(trial: Trial) -> list[str]:
-    return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _value(part: Any, stored: Any) -> Any:

@@ -84,7 +84,7 @@ class Plan(Checked):
             if number < least:
                 raise ValueError(f"{name} must be a whole number >= {least}, got {number}")
         if not self.space:
-            raise ValueError("space must name at least one field, e.g. regularizer.lam: {low: 0.01, high: 1, log: true}")
+            raise ValueError("space must name at least one field, e.g. optim.lr: {low: 0.01, high: 1, log: true}")
         if taken := sorted({"name", "out"} & {*self.base, *self.space}):
             raise ValueError(f"base and space must not set {taken[0]}: each run has a folder in that of the sweep")
         self.conf({key: _first(_part(key, part)) for key, part in self.space.items()}, "trial-0")
@@ -98,9 +98,9 @@ class Plan(Checked):
         """
         content = read_mapping(path)
         known = {each.name for each in dataclasses.fields(cls)}
+        if unknown := sorted(content.keys() - known):
+            raise ValueError(f"{path}: unknown field {unknown[0]}: use one of {', '.join(sorted(known))}")
         try:
-            if unknown := sorted(content.keys() - known):
-                raise ValueError(f"unknown field {unknown[0]}: use one of {', '.join(sorted(known))}")
             return cls(**content)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None

@@ -56,7 +56,9 @@ def _keep_plan(plan: Plan) -> None:
         if not path.is_file():
             path.write_text(to_text(fields), encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"cannot write to {plan.folder} ({error.strerror}): choose another folder with --out") from None
+        raise ValueError(
+            f"cannot write to {plan.folder} ({error.strerror}): choose another folder with --out"
+        ) from None
     if read_mapping(path) != fields:
         raise ValueError(f"{path} is of another sweep: give this one another name, or take that file")
 
@@ -87,7 +89,9 @@ def _do(plan: Plan, study: Any, trial: Any, say: Say) -> None:
     from optuna.trial import TrialState
 
     values = {key: _suggest(trial, key, part) for key, part in plan.parts().items()}
-    shown = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+    shown = ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
     try:
         found = run_trial(plan, study, trial, values)
     except Hopeless as reason:

@@ -13,7 +13,6 @@ from torch_bregman.train.scale_conf import ScaleConf
 from torch_bregman.train.target_conf import OUTGOING, TargetConf, with_recipe
 from torch_bregman.train.yaml_file import read_mapping
 
-
 TRACKERS = ("tensorboard", "mlflow", "trackio")
 
 

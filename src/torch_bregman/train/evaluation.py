@@ -70,8 +70,8 @@ def _totals(
             with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
                 outputs = model(part.x)
             outputs = outputs.float() if autocast else outputs
-            if part.count:
-                loss += float(task.loss(outputs, part.y)) * part.count
+            if part.own:
+                loss += float(task.loss(outputs, part.y)) * part.own
                 metric += float(task.judged(outputs, part.y))
     if of == 1:
         return loss, metric

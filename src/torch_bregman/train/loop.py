@@ -14,8 +14,8 @@ from torch.optim import Optimizer, lr_scheduler
 
 from torch_bregman.distributed.checkpoint import load_parts, save_parts
 from torch_bregman.distributed.processes import AgreedError, from_first, joined, rank, size, together, total
-from torch_bregman.distributed.shares import Share, shares
 from torch_bregman.distributed.sharded import local
+from torch_bregman.distributed.shares import Share, shares
 from torch_bregman.distributed.wrapping import full_state, held_back, same_buffers
 from torch_bregman.metrics import density, layer_densities
 from torch_bregman.optim import RegularizedOptimizer
@@ -271,8 +271,8 @@ class _Session:
         if last and parts.penalty is not None:
             total_loss = total_loss + parts.penalty()
         (total_loss if parts.scaler is None else parts.scaler.scale(total_loss)).backward()
-        if part.count:
-            seen[0] += loss.detach() * part.count
+        if part.own:
+            seen[0] += loss.detach() * part.own
             seen[1] += parts.task.judged(outputs.detach(), part.y)
         return total_loss.detach()
 

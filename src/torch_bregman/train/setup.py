@@ -114,7 +114,7 @@ def set_up(conf: Conf) -> Parts:
         lambda: (
             (build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
             build_schedules(conf, optimizer),
-            [*build_controls(conf, optimizer, model, test.images[:1], len(train))],
+            build_controls(conf, optimizer, model, test.images[:1], len(train)),
         )
     )
     return Parts(
@@ -127,7 +127,7 @@ def set_up(conf: Conf) -> Parts:
         optimizer=optimizer,
         scheduler=scheduler,
         schedules=schedules,
-        controls=controls,
+        controls=[*controls],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),

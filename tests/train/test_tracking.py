@@ -16,7 +16,7 @@ def test_where_it_is_missing_that_is_said_before_anything_is_made(
     tiny: Callable[..., Conf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    conf = tiny(tensorboard=True)
+    conf = tiny(track=["tensorboard"])
     with pytest.raises(ValueError, match=r"tensorboard is not installed: pip install 'torch-bregman\[track\]'"):
         fit(conf, observers=[])
     assert not Path(conf.out).exists()
@@ -40,7 +40,7 @@ def test_it_gets_every_number_of_the_log(tiny: Callable[..., Conf]) -> None:
         def close(self) -> None: ...
 
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny(tensorboard=True), observers=[Stop()])
+        fit(tiny(track=["tensorboard"]), observers=[Stop()])
     result = resume("tiny", observers=[])
     events = EventAccumulator(str(result.path / "tensorboard"))
     events.Reload()
