@@ -84,18 +84,30 @@ def own_subjects() -> dict[str, Subject]:
         ),
         "AdaBreg l1": Subject(lambda ps: tb.AdaBreg(ps, lr=LR, regularizer=l1), "Adam fused"),
         "ProxSGD l1": Subject(lambda ps: tb.ProxSGD(ps, lr=LR, regularizer=l1), "SGD"),
-        "look of LamByQuantile l1, every 10 steps": Subject(lambda ps: Looks(ps, l1), "AdaBreg l1"),
-        "look of LamByQuantile rows, every 10 steps": Subject(lambda ps: Looks(ps, group), "AdaBreg l1"),
+    }
+
+
+def controller_subjects() -> dict[str, Subject]:
+    """Return looks of controllers beside the step that ten of which go with one look."""
+    l1, group = tb.L1(L1_LAM), tb.GroupL2(GROUP_LAM)
+    beside = {"Adam fused": torch_subjects()["Adam fused"]._replace(reference="Adam fused")}
+    beside["AdaBreg l1"] = own_subjects()["AdaBreg l1"]
+    return {
+        **beside,
+        "one look of LamByQuantile, l1": Subject(lambda ps: Looks(ps, l1), "AdaBreg l1"),
+        "one look of LamByQuantile, rows": Subject(lambda ps: Looks(ps, group), "AdaBreg l1"),
+        "one look of LamByFeedback, l1": Subject(lambda ps: Looks(ps, l1, feedback=True), "AdaBreg l1"),
     }
 
 
 class Looks:
     """Takes no steps, but one look of a controller at each: a tenth of its ratio is what it adds to a step."""
 
-    def __init__(self, params: Params, regularizer: tb.Regularizer) -> None:
+    def __init__(self, params: Params, regularizer: tb.Regularizer, feedback: bool = False) -> None:
         optimizer = tb.AdaBreg(on_weights(params, regularizer=regularizer), lr=LR)
         optimizer.step()
-        self.control = tb.schedulers.LamByQuantile(optimizer, tb.schedulers.Density(0.05), every=1)
+        kind = tb.schedulers.LamByFeedback if feedback else tb.schedulers.LamByQuantile
+        self.control = kind(optimizer, tb.schedulers.Density(0.05), every=1)
 
     def step(self) -> None:
         """Look once."""
@@ -288,11 +300,14 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="which sets of parameters")
     parser.add_argument("--add", action="store_true", help="keep the other sets that --out holds already")
     parser.add_argument("--rounds", type=float, default=1.0, help="factor on the number of rounds, default 1")
+    parser.add_argument("--controllers", action="store_true", help="looks of controllers of λ, and nothing else")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    peer = peer_subjects()
+    peer = {} if arguments.controllers else peer_subjects()
     subjects = {**torch_subjects(), **own_subjects(), **(compiled_subjects() if arguments.compiled else {}), **peer}
+    if arguments.controllers:
+        subjects = controller_subjects()
     sets = {name: measure_set(name, subjects, arguments.rounds) for name in arguments.sets}
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     result = {"machine": machine(), "versions": versions(bool(peer)), "date": date, "sets": sets}

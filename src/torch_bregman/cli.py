@@ -123,7 +123,8 @@ def _add_launch(parser: ArgumentParser) -> None:
 
 
 def _add_experiment(parser: ArgumentParser) -> None:
-    parser.add_argument("action", choices=["list", "run", "tables"], help="list all, run NAME, or show NAME's results")
+    actions = "list all, run NAME, show tables of NAME's results, or choose settings from those of a NAME-rates"
+    parser.add_argument("action", choices=["list", "run", "tables", "choose"], help=actions)
     parser.add_argument("name", type=str, nargs="?", help="of an experiment; all for tables of all results")
     parser.add_argument(
         "--scale", choices=["smoke", "small", "full"], default="smoke", help="seconds; minutes to an hour; as published"
@@ -268,13 +269,21 @@ def _data(parsed: Namespace) -> int:
 
 
 def _experiment(parsed: Namespace) -> int:
-    from torch_bregman.experiments.commands import list_experiments, read_request, results_to_show, run_experiment
+    from torch_bregman.experiments.commands import (
+        choose_settings,
+        list_experiments,
+        read_request,
+        results_to_show,
+        run_experiment,
+    )
 
     request = read_request(parsed.as_dict())
     if request.action == "list":
         list_experiments(request)
     elif request.action == "run":
         print(f"results in {run_experiment(request).path}")
+    elif request.action == "choose":
+        choose_settings(request)
     else:
         from torch_bregman.report.experiment_page import show
 

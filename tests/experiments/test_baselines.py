@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,27 @@ import torch
 from torch import nn
 
 import torch_bregman as tb
-from torch_bregman.experiments.baselines import GradualPruning, Masked, SparseEvolution
-from torch_bregman.experiments.baselines.evolution import erdos_renyi
+from torch_bregman.experiments.baselines import (
+    GradualPruning,
+    LassoPruning,
+    Masked,
+    OneShotPruning,
+    ProximalPruning,
+    RigL,
+    SparseEvolution,
+    StaticMasks,
+    two_phases,
+)
+from torch_bregman.experiments.baselines.random_masks import erdos_renyi
 
 MAKE: dict[str, Callable[[nn.Module, Any], Masked]] = {
     "pruning": lambda model, optimizer: GradualPruning(model, optimizer, 0.1, 40, every=4),
     "evolution": lambda model, optimizer: SparseEvolution(model, optimizer, 0.1, 40, every=4),
+    "rigl": lambda model, optimizer: RigL(model, optimizer, 0.1, 40, every=4),
+    "static": lambda model, optimizer: StaticMasks(model, optimizer, 0.1),
+    "one-shot": lambda model, optimizer: OneShotPruning(model, optimizer, 0.1, 40),
+    "proximal": lambda model, optimizer: ProximalPruning(model, optimizer, 0.1, 40, lam=0.01, at=0.5),
+    "lasso": lambda model, optimizer: LassoPruning(model, optimizer, 0.1, 40, lam=0.01, at=0.5),
 }
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9),
@@ -64,9 +80,142 @@ def test_what_is_pruned_is_smallest() -> None:
     assert isinstance(model, nn.Module)
 
 
+@pytest.mark.parametrize("method", ["one-shot", "proximal", "lasso"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_evolution_keeps_the_number_of_each_layer_and_moves_the_masks(optimizer: str) -> None:
-    model, moving, masked = build("evolution", optimizer)
+def test_one_cut_keeps_exactly_the_largest_for_good(method: str, optimizer: str) -> None:
+    model, moving, masked = build(method, optimizer)
+    counts = train(model, moving, masked, range(40))
+    assert counts[19:] == [90] * 21
+    assert min(counts[:19]) > 90
+    assert counts[0] == 900 or method == "proximal"
+
+
+def test_proximal_steps_with_sgd_are_proximal_sgd() -> None:
+    model, moving, masked = build("proximal", "sgd")
+    torch.manual_seed(0)
+    other = tb.models.mlp([20, 30, 10])
+    groups = tb.param_groups(other, {nn.Linear: tb.L1(0.01)})
+    optimizer = tb.ProxSGD(groups, lr=0.05, momentum=0.9)
+    for number in range(19):  # up to the cut
+        train(model, moving, masked, range(number, number + 1))
+        x = torch.randn(16, 20, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(other(x), x[:, :10].argmax(1)).backward()
+        optimizer.step()
+    for mine, its in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, its)
+    assert tb.density(model) < 1
+
+
+def test_the_penalty_is_that_of_the_loss_and_ends_with_the_cut() -> None:
+    model, _, masked = build("lasso", "sgd")
+    twin = copy.deepcopy(model)
+    x = torch.randn(8, 20)
+    model(x).square().mean().backward()
+    (twin(x).square().mean() + 0.01 * sum(p.abs().sum() for p in twin.parameters() if p.ndim > 1)).backward()
+    for mine, its in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad)
+    masked.steps = 20
+    before = masked.weights[0].grad
+    model.zero_grad()
+    model(x).square().mean().backward()
+    torch.testing.assert_close(masked.weights[0].grad, before - 0.01 * masked.weights[0].detach().sign())
+
+
+def test_one_shot_pruning_is_a_bregman_method_without_regulariser_that_is_frozen() -> None:
+    model, moving, masked = build("one-shot", "adam")
+    torch.manual_seed(0)
+    other = tb.models.mlp([20, 30, 10])
+    its = tb.AdaBreg(tb.param_groups(other, {nn.Linear: tb.L1(0.0)}), lr=0.01)
+    freeze: Any = tb.schedulers.Consolidation(its, tb.schedulers.Density(0.1), at=20)
+    train(model, moving, masked, range(30))
+    train(other, its, freeze, range(30))
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest(optimizer: str) -> None:
+    model, moving, masked = build("rigl", optimizer)
+    train(model, moving, masked, range(3))
+    old = [mask.clone() for mask in masked.masks]
+    x = torch.randn(16, 20)
+    moving.zero_grad()
+    nn.functional.cross_entropy(model(x), x[:, :10].argmax(1)).backward()
+    moving.step()
+    moved = [weight.detach().clone() for weight in masked.weights]
+    grads = [weight.grad.abs() for weight in masked.weights if weight.grad is not None]
+    masked.step()
+    share = 0.15 * (1 + math.cos(math.pi * 4 / 30))
+    for weight, mask, before, its, grad in zip(masked.weights, masked.masks, old, moved, grads, strict=True):
+        count = round(share * int(before.sum()))
+        sizes = sorted(float(each) for each in its[before].abs())
+        kept = before & (its.abs() > sizes[count - 1])
+        assert int(kept.sum()) == int(before.sum()) - count
+        assert bool(mask[kept].all())
+        grown = mask & ~kept
+        assert int(grown.sum()) == count
+        assert float(grad[grown].min()) >= float(grad[~mask].max())
+        assert not weight[grown].any()
+        for value in masked._moments(weight):
+            assert not value[~kept].any()
+            assert value[kept].any()
+
+
+def test_what_rigl_exchanges_falls_to_nothing() -> None:
+    model, moving, masked = build("rigl", "sgd")
+    changed = []
+    for number in range(40):
+        before = [mask.clone() for mask in masked.masks]
+        train(model, moving, masked, range(number, number + 1))
+        changed.append(sum(int((a & ~b).sum()) for a, b in zip(before, masked.masks, strict=True)))
+    assert [number + 1 for number, count in enumerate(changed) if count] == [4, 8, 12, 16, 20, 24]
+    assert changed[3] > changed[15] > changed[23]
+    assert not any(changed[28:])
+
+
+def test_static_masks_never_move() -> None:
+    model, moving, masked = build("static", "sgd")
+    first = [mask.clone() for mask in masked.masks]
+    train(model, moving, masked, range(40))
+    assert all(torch.equal(mask, old) for mask, old in zip(masked.masks, first, strict=True))
+    assert sum(int(mask.sum()) for mask in first) == pytest.approx(90, abs=1)
+
+
+def test_in_two_phases_the_rate_falls_twice_and_survives_a_stop() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+
+    def rates(schedule: Any, optimizer: Any, count: int) -> list[float]:
+        seen = []
+        for _ in range(count):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return seen
+
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    schedule = two_phases(optimizer, 10, at=0.6, floor=0.1, again=0.5)
+    seen = rates(schedule, optimizer, 10)
+    assert seen[0] == 2.0
+    assert seen[6] == 1.0
+    assert seen[:6] == sorted(seen[:6], reverse=True)
+    assert seen[6:] == sorted(seen[6:], reverse=True)
+    assert seen[5] > 0.2
+    assert seen[9] < 0.2
+    first = torch.optim.SGD([weight], lr=2.0)
+    stopped = two_phases(first, 10, at=0.6, floor=0.1, again=0.5)
+    head = rates(stopped, first, 7)
+    other = torch.optim.SGD([weight], lr=2.0)
+    again = two_phases(other, 10, at=0.6, floor=0.1, again=0.5)
+    again.load_state_dict(copy.deepcopy(stopped.state_dict()))
+    other.load_state_dict(first.state_dict())
+    assert head + rates(again, other, 3) == seen
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", ["evolution", "rigl"])
+def test_the_number_of_each_layer_stays_and_the_masks_move(method: str, optimizer: str) -> None:
+    model, moving, masked = build(method, optimizer)
     first = [mask.clone() for mask in masked.masks]
     sizes = [int(mask.sum()) for mask in first]
     assert sum(sizes) == pytest.approx(90, abs=1)

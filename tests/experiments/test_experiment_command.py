@@ -38,7 +38,7 @@ def test_run_then_tables_then_page(tmp_path: Path) -> None:
     assert "| sgd, lr = 0.03 | 2 | " in (tmp_path / "page.md").read_text()
     listed = bregman("experiment", "list", cwd=tmp_path)
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(EXPERIMENTS)
-    assert "jmlr-mlp-rates           4 of  14 smoke runs" in listed.stdout
+    assert "jmlr-mlp-rates             4 of  14 smoke runs" in listed.stdout
 
 
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:

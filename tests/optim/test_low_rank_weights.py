@@ -196,3 +196,16 @@ def test_weights_of_one_shape_go_as_one_batch(engine, make, monkeypatch):
     for weight, other in zip(weights, others, strict=True):
         torch.testing.assert_close(weight, other, rtol=1e-4, atol=1e-5)
         assert len(optimizer.spectrum(weight)) == tb.metrics.rank(weight)
+
+
+@pytest.mark.parametrize(("name", "base"), [("linbreg", torch.optim.SGD), ("adabreg", torch.optim.Adam)])
+def test_without_a_penalty_it_is_the_dense_method_and_factors_are_there_when_asked_for(name, base):
+    mine, dense = Training(optimizer=name, lam=0.0), Training(optimizer=name)
+    rate = mine.optimizer.param_groups[0]["lr"]
+    dense.optimizer = base(dense.model.parameters(), lr=rate)
+    mine.run(20), dense.run(20)
+    for own, other in zip(mine.weights, dense.weights, strict=True):
+        torch.testing.assert_close(own, other)
+        left, right = mine.optimizer.factors(own)
+        torch.testing.assert_close(left.mT @ right, own, atol=1e-4, rtol=1e-3)
+        assert "engine" not in mine.optimizer.state[own]

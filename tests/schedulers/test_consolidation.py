@@ -254,3 +254,27 @@ def test_a_wrong_step_is_refused(at: Any) -> None:
 def test_pgd_does_not_go_on_in_factors() -> None:
     with pytest.raises(ValueError, match="PGD does not go on with factors"):
         Consolidation(tb.PGD(weights(), regularizer=tb.Nuclear(0.3)), Rank(3))
+
+
+@pytest.mark.parametrize("make", [lambda: tb.L1(0.1), lambda: tb.GroupL2(0.1, view="columns"), lambda: tb.Nuclear(0.1)])
+def test_a_freeze_empties_no_weight(make: Callable[[], Any]) -> None:
+    one, other = weights()
+    other.data.mul_(1e-3)  # all its levels are far below those of the first
+    optimizer = tb.LinBreg([one, other], lr=0.01, regularizer=make())
+    step(optimizer, [one, other], 0)
+    size = Rank(5) if isinstance(make(), tb.Nuclear) else Units(5) if isinstance(make(), tb.GroupL2) else Density(5)
+    end = Consolidation(optimizer, size)
+    end.freeze()
+    kept = [len(each.left) if isinstance(each, Factors) else each.mask for each in end.frozen]
+    levels = [each if isinstance(each, int) else int(make().levels(each.float()).count_nonzero()) for each in kept]
+    assert levels == [4, 1]
+
+
+def test_less_than_one_level_a_weight_is_refused() -> None:
+    one, other = weights()
+    optimizer = tb.LinBreg([one, other], lr=0.01, regularizer=tb.Nuclear(0.1))
+    with pytest.raises(
+        ValueError, match="it is 43 of 240, and the least that keeps every weight alive is 44: raise it"
+    ):
+        Consolidation(optimizer, Parameters(43))
+    Consolidation(optimizer, Parameters(44))

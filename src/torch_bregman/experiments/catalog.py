@@ -6,13 +6,20 @@ from difflib import get_close_matches
 
 from torch_bregman.experiments.acceleration import ACCELERATION_CONVNET, ACCELERATION_FULL_BATCH, ACCELERATION_MLP
 from torch_bregman.experiments.dynamic_rank import DYNAMIC_RANK
+from torch_bregman.experiments.frontier import FRONTIERS
+from torch_bregman.experiments.frontier_shapes import (
+    FRONTIER_FILTERS,
+    FRONTIER_LOW_RANK,
+    FRONTIER_LOW_RANK_LENET5,
+    FRONTIER_UNITS,
+)
 from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GROUPS, JMLR_CONVNET_RATES
-from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER
+from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER, JMLR_DENOISER_RATES
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
 from torch_bregman.experiments.norms import NORMS_CONVNET, NORMS_MLP
 from torch_bregman.experiments.recipe import Experiment
 from torch_bregman.experiments.size_fashion import SIZE_FASHION, SIZE_FASHION_RATES
-from torch_bregman.experiments.sizes import SIZE_LENET, SIZE_LOW_RANK, SIZE_MLP
+from torch_bregman.experiments.sizes import SIZE_LENET, SIZE_LENET5, SIZE_LOW_RANK, SIZE_MLP, SIZE_RATES
 from torch_bregman.experiments.truncated_svd import TRUNCATED_SVD
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -31,11 +38,19 @@ EXPERIMENTS: dict[str, Experiment] = {
         JMLR_CONVNET_GROUPS,
         JMLR_CONVNET_RATES,
         SIZE_LENET,
+        SIZE_LENET5,
         SIZE_MLP,
         SIZE_LOW_RANK,
+        SIZE_RATES,
         SIZE_FASHION,
         SIZE_FASHION_RATES,
         JMLR_DENOISER,
+        JMLR_DENOISER_RATES,
+        *(made for each in FRONTIERS.values() for made in (each.compared(), each.tuned())),
+        FRONTIER_LOW_RANK,
+        FRONTIER_LOW_RANK_LENET5,
+        FRONTIER_UNITS,
+        FRONTIER_FILTERS,
     )
 }
 

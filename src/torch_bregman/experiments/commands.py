@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from torch_bregman.experiments.catalog import EXPERIMENTS, find
+from torch_bregman.experiments.choosing import CHOSEN, best, write_chosen
+from torch_bregman.experiments.frontier import FRONTIERS
 from torch_bregman.experiments.results import Results
 
 _TAKES = {
     "list": {"scale", "results"},
     "run": {"name", "scale", "data", "out", "results", "seeds", "only", "jobs", "replace"},
     "tables": {"name", "scale", "results", "page"},
+    "choose": {"name", "scale", "results"},
 }
 
 
@@ -21,7 +24,7 @@ class Request:
     """The arguments of the command, checked.
 
     Args:
-        action: list, run or tables.
+        action: list, run, tables or choose.
         name: of an experiment; all for tables.
         scale: smoke, small or full.
         data: folder of the data sets, or of the one that is needed; default the usual places.
@@ -80,11 +83,11 @@ def list_experiments(request: Request) -> None:
     """Print every experiment, with how many runs it has at the scale and how many of them are done."""
     for experiment in EXPERIMENTS.values():
         if request.scale not in experiment.scales:
-            print(f"{experiment.name:22} not at scale {request.scale:5}    {experiment.title}")
+            print(f"{experiment.name:24} not at scale {request.scale:5}    {experiment.title}")
             continue
         done = len(Results.open(Path(request.results), experiment, request.scale, replace=True).runs)
         total = experiment.at(request.scale).seeds * len(experiment.variants_at(request.scale))
-        print(f"{experiment.name:22} {done:3} of {total:3} {request.scale} runs  {experiment.title}")
+        print(f"{experiment.name:24} {done:3} of {total:3} {request.scale} runs  {experiment.title}")
 
 
 def run_experiment(request: Request) -> Results:
@@ -102,6 +105,27 @@ def run_experiment(request: Request) -> Results:
         jobs=request.jobs,
         replace=request.replace,
     )
+
+
+def choose_settings(request: Request) -> None:
+    """Choose the settings of a frontier from the results of the experiment that tunes it, and keep them.
+
+    Raises:
+        ValueError: for another experiment, or where no grid has run whole yet.
+    """
+    tuning = {frontier.rates: frontier for frontier in FRONTIERS.values()}
+    if request.name not in tuning:
+        raise ValueError(f"experiment choose needs one of {', '.join(tuning)}, got {request.name!r}")
+    candidates = tuning[request.name].candidates()
+    results = Results.open(Path(request.results), find(request.name), request.scale)
+    found = best(results, candidates)
+    if not found:
+        raise ValueError(f"{results.path} has no whole grid yet: {results.command} --results {request.results}")
+    for each in found:
+        edge = ", at the edge of its grid" if each.at_the_edge else ""
+        print(f"{each.method.label} at {100 * each.tuned_at:g} %: {each.setting.label}{edge}")
+    write_chosen(request.name, request.scale, found)
+    print(f"kept in {CHOSEN}")
 
 
 def results_to_show(request: Request) -> list[Results]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from torch_bregman.compaction import compact
 from torch_bregman.linalg import svt_gram
 from torch_bregman.metrics import cost_report, density_report, named_weights
 from torch_bregman.optim import RegularizedOptimizer
@@ -28,6 +29,47 @@ def size(folder: RunFolder) -> dict[str, float]:
     # every weight is used alike by all of its entries, so that numbers stored are to all entries what MACs are to MACs
     stored = sum(macs[each.name] * shapes[each.name] // each.macs for each in costs)
     return {"numbers_stored": stored, "macs_left": sum(macs.values())}
+
+
+def training_cost(folder: RunFolder, gradients: float) -> dict[str, float]:
+    """Return the multiply-adds of the whole training, and what share they are of those of dense training.
+
+    An image costs 2·f + f_D while the gradient of every weight is needed and 3·f from then on, f_D the multiply-adds of
+    all weights and f those of the weights that are not zero, at that end of the epoch where they are more (in the first
+    one, its last): what could be saved by sparse arithmetic, not what is.
+
+    Args:
+        folder: of a finished run.
+        gradients: share of the steps that need the gradient of all weights.
+    """
+    parts, rows = reopen(folder), folder.read_log()
+    dense = {each.name: each.macs for each in cost_report(parts.model, parts.test.images[:1]).weights}
+    full, images, total = sum(dense.values()), len(parts.train.labels), 0.0
+    ends = [sum(macs * row["layer_density"][name] for name, macs in dense.items()) for row in rows]
+    for number, left in enumerate(map(max, ends, [0.0, *ends])):
+        needs = min(max(gradients * len(rows) - number, 0.0), 1.0)
+        total += images * (2 * left + needs * full + (1 - needs) * left)
+    return {"train_macs": total, "train_macs_share": total / (3 * full * images * len(rows))}
+
+
+def after_compaction(folder: RunFolder) -> dict[str, float]:
+    """Return multiply-adds, parameters and milliseconds of the compact model, and how many times as fast it is.
+
+    Both models take turns on one thread, with batches of 1 and of 128 images.
+    """
+    parts = reopen(folder)
+    optimizer = parts.optimizer if isinstance(parts.optimizer, RegularizedOptimizer) else None
+    torch.set_num_threads(1)
+    example = parts.test.images[:8]
+    _, report = compact(parts.model, example, optimizer=optimizer, batch_sizes=(1, 128))
+    times = {f"ms_at_{each.batch}": each.compact for each in report.latencies}
+    faster = {f"faster_at_{each.batch}": each.speedup for each in report.latencies}
+    return {
+        "compact_macs": report.macs[1] // len(example),
+        "compact_parameters": report.parameters[1],
+        **times,
+        **faster,
+    }
 
 
 def kernels_left(folder: RunFolder) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch_bregman.experiments.measures import training_cost
 from torch_bregman.experiments.recipe import Curves, Experiment, Variant, settings
 from torch_bregman.experiments.results import Run
 from torch_bregman.train import Conf, RunFolder, fit, resume
@@ -43,7 +45,16 @@ class Job:
         conf = self.experiment.conf(self.scale, self.variant)
         out = Path(self.out) / f"{self.experiment.name}-{self.scale}"
         data = replace(conf.data, dir=_data_folder(self.data, conf.data.name))
-        return replace(conf, name=f"{self.variant.name}-{self.seed}", seed=self.seed, out=str(out), data=data)
+        return replace(
+            conf, name=f"{self.variant.name}-{self.seed}{self._mark()}", seed=self.seed, out=str(out), data=data
+        )
+
+    def _mark(self) -> str:
+        """Return a mark of what the configuration does not say: a folder made with other settings is another's."""
+        if not self.variant.beside:
+            return ""
+        text = json.dumps(self.variant.beside, sort_keys=True)
+        return f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def complete(job: Job) -> Run:
@@ -85,6 +96,8 @@ def _same(one: Conf, other: Conf) -> bool:
 def _outcome(job: Job, folder: RunFolder) -> Run:
     rows, summary = folder.read_log(), folder.read_summary() or {}
     measured = job.experiment.measure(folder) if job.experiment.measure else {}
+    if job.variant.gradients is not None:
+        measured = {**measured, **training_cost(folder, job.variant.gradients)}
     numbers = {**flatten(rows[-1]), **summary, **measured}
     plain = {key: _short(value) for key, value in numbers.items() if isinstance(value, (int, float))}
     environment = {**json.loads(folder.environment.read_text(encoding="utf-8")), **_machine()}

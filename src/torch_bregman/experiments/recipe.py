@@ -54,6 +54,9 @@ class Variant:
         changes: to the experiment's configuration.
         scales: at which it runs.
         controls: makes what else is advanced after every step, as in `train.fit`.
+        beside: what those are set to that the configuration does not say.
+        gradients: share of the steps that need the gradient of all weights, awake or not; with it the cost of training
+            is counted, see `measures.training_cost`.
     """
 
     name: str
@@ -61,6 +64,8 @@ class Variant:
     changes: Changes
     scales: tuple[str, ...] = SCALES
     controls: Callable[[Conf, Any], Sequence[Any]] | None = None
+    beside: Changes = field(default_factory=dict)
+    gradients: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,8 @@ class Experiment:
         marks: numbers to compare with, by variant and key, in the units shown.
         marks_from: whose they are.
         measure: what else is measured of a finished run.
+        pairs: names of two variants whose difference is to be judged, seed by seed: the first less the second.
+        judged: by which quantity.
     """
 
     name: str
@@ -126,6 +133,8 @@ class Experiment:
     marks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     marks_from: str = ""
     measure: Measure | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
+    judged: Quantity = ACCURACY
 
     def at(self, scale: str) -> Scale:
         """Return how it is done at a scale.

@@ -103,7 +103,9 @@ class Results:
 
     def _settings(self, variant: str) -> dict[str, Any]:
         """Return today's settings as a file gives them back, for JSON knows no numbers as keys."""
-        return json.loads(json.dumps(settings(self.experiment.conf(self.scale, self.experiment.variant(variant)))))
+        chosen = self.experiment.variant(variant)
+        beside = {"beside": dict(chosen.beside)} if chosen.beside else {}
+        return json.loads(json.dumps({**settings(self.experiment.conf(self.scale, chosen)), **beside}))
 
     def _changed(self, configs: dict[str, Any]) -> dict[str, str]:
         """Return the variants that are no longer what they were, each with the first field that differs."""
@@ -111,15 +113,16 @@ class Results:
         changed = {name: "its name, which is gone" for name in configs if name not in known}
         for name in configs.keys() & known:
             saved, now = _completed(configs[name]), self._settings(name)
-            if fields := [field for field in now if saved.get(field) != now[field]]:
+            if fields := [field for field in {**saved, **now} if saved.get(field) != now.get(field)]:
                 changed[name] = fields[0]
         return dict(sorted(changed.items()))
 
 
 def _completed(saved: dict[str, Any]) -> dict[str, Any]:
     """Return saved settings with the defaults of fields that came later."""
+    beside = {key: value for key, value in saved.items() if key == "beside"}
     try:
-        return settings(Conf.from_dict(saved))
+        return {**settings(Conf.from_dict({key: saved[key] for key in saved.keys() - {"beside"}})), **beside}
     except ValueError:
         return saved  # fields that are gone: other settings than today's
 

@@ -15,11 +15,12 @@ from torch import nn
 from torch_bregman.models.autoencoder import denoiser
 from torch_bregman.models.convolutional import convnet
 from torch_bregman.models.lenet import lenet5_caffe, lenet_300_100
+from torch_bregman.models.low_rank import factored
 from torch_bregman.models.perceptron import mlp
 from torch_bregman.models.residual import resnet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    function.__name__: function for function in (mlp, convnet, lenet_300_100, lenet5_caffe, resnet, denoiser)
+    function.__name__: function for function in (mlp, convnet, lenet_300_100, lenet5_caffe, resnet, denoiser, factored)
 }
 
 
@@ -50,4 +51,4 @@ def build(name: str, **options: Any) -> nn.Module:
     return MODELS[name](**options)
 
 
-__all__ = ["MODELS", "build", "convnet", "denoiser", "lenet5_caffe", "lenet_300_100", "mlp", "resnet"]
+__all__ = ["MODELS", "build", "convnet", "denoiser", "factored", "lenet5_caffe", "lenet_300_100", "mlp", "resnet"]

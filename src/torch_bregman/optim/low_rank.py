@@ -30,6 +30,11 @@ def threshold_into(
         outs: the weights.
         states: of the weights; get "left" and "right" with W = leftᵀ·right, and "engine" where it has a memory.
     """
+    if threshold == 0:  # as it is: factors are for those who ask
+        for x, out, state in zip(xs, outs, states, strict=True):
+            forget(state)
+            torch.mul(x, delta, out=out) if delta != 1 else out.copy_(x)
+        return
     matrices = [regularizer.matrix(x) for x in xs]
     for (left, right), out, state in zip(find(regularizer, matrices, threshold, states), outs, states, strict=True):
         write(regularizer, left, right, delta, out, state)

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch_bregman.experiments.results import Results
 from torch_bregman.report.experiment_figures import draw_figure
 from torch_bregman.report.experiment_table import csv_table, markdown_table
+from torch_bregman.report.verdict import difference_table, verdict
 from torch_bregman.train.atomic import replace_file
 
 _HEAD = """# Experiments
@@ -73,10 +74,12 @@ def section(results: Results, seen_from: Path | None = None) -> str:
     experiment = results.experiment
     parts = [
         f"# {experiment.title}\n",
+        *_verdict(results),
         _paragraph(experiment.about),
         _paragraph(f"Scale {results.scale}: {experiment.at(results.scale).about} {_made_on(results)}"),
         markdown_table(results),
         *_marks(results),
+        *_differences(results),
         *(f"![{figure.title}]({_link(results, figure.name, seen_from)})\n" for figure in experiment.figures),
         *_remarks(results),
     ]
@@ -90,6 +93,20 @@ def _paragraph(text: str) -> str:
 def _marks(results: Results) -> list[str]:
     experiment = results.experiment
     return [f"Marks: {experiment.marks_from}.\n"] if experiment.marks and results.scale != "smoke" else []
+
+
+def _verdict(results: Results) -> list[str]:
+    text = verdict(results) if results.scale != "smoke" else ""
+    return [_paragraph(text)] if text else []
+
+
+def _differences(results: Results) -> list[str]:
+    table = difference_table(results)
+    return (
+        ["Paired by seed, with Student's interval of the mean, none corrected for the number of pairs:\n", table]
+        if table
+        else []
+    )
 
 
 def _made_on(results: Results) -> str:

@@ -8,6 +8,7 @@ from torch_bregman.schedulers.lam import LamOnPlateau, LamSchedule
 from torch_bregman.schedulers.rank import RankByEnergy, RankOnPlateau, RankSchedule
 from torch_bregman.schedulers.size_control import LamByFeedback, LamByQuantile, SizeControl
 from torch_bregman.schedulers.sizes import Bytes, Density, MultiplyAdds, Parameters, Rank, Size, Units
+from torch_bregman.schedulers.unit_macs import UnitMultiplyAdds, used
 from torch_bregman.schedulers.waking import EntryTimes, waking_scores
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Schedule",
     "Size",
     "SizeControl",
+    "UnitMultiplyAdds",
     "Units",
     "cosine",
     "cubic",
@@ -37,5 +39,6 @@ __all__ = [
     "linear",
     "listed",
     "suggest_lam",
+    "used",
     "waking_scores",
 ]

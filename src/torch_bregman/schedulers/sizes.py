@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +14,24 @@ from torch import Tensor
 from torch_bregman.regularizers import GroupL2, Nuclear, Regularizer, UnitL2
 from torch_bregman.schedulers.quantile import Rated
 from torch_bregman.views import View, get_view
+
+Member: TypeAlias = tuple[dict[str, Any], Tensor]
+"""A weight, and the group of the optimizer that it is in."""
+
+
+@dataclass
+class Costs:
+    """What weights that are steered together cost.
+
+    Args:
+        always: what is there whatever sleeps.
+    """
+
+    always: float
+
+    def charge(self, rated: list[Rated]) -> list[Rated]:
+        """Return levels and costs of all weights, once the levels of all are known."""
+        return rated
 
 
 @dataclass(frozen=True)
@@ -29,6 +47,8 @@ class Size(ABC):
 
     goal: float
     name: ClassVar[str]
+    sampled: ClassVar[bool] = True
+    """Whether some of the levels tell what all cost."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.goal) and self.goal > 0):
@@ -90,6 +110,32 @@ class Size(ABC):
     def whole_joint(self, regularizer: UnitL2, params: list[Tensor]) -> float:
         """Return what tensors that share units add when all is awake."""
         return sum(self.whole(param, regularizer) for param in params if param.ndim >= 2)
+
+    def costs(self, members: Sequence[Member], beside: Sequence[Tensor]) -> Costs:
+        """Return what weights that are steered together cost.
+
+        Args:
+            members: those that are steered.
+            beside: further weights that count.
+        """
+        free = [self._of_no_unit(group) for group in joint_groups(members)]
+        return Costs(sum(self.beside(param) for param in beside) + sum(free))
+
+    def beside(self, param: Tensor) -> float:
+        """Return what a weight without a regulariser adds."""
+        return self.entry(param) * param.numel()
+
+    def least(self, regularizer: Regularizer, param: Tensor) -> float:
+        """Return what one weight, group or singular direction of a weight costs."""
+        if isinstance(regularizer, Nuclear):
+            return float(self.directions(1, regularizer, param)[0])
+        return float(torch.as_tensor(self.rate(regularizer, param.detach(), param).cost).min())
+
+    def _of_no_unit(self, group: dict[str, Any]) -> float:
+        """Return what slices of joint weights cost that belong to no unit, and are always awake."""
+        regularizer, params = group["regularizer"], group["params"]
+        cost = self.rate_joint(regularizer, [param.detach() for param in params], params).cost
+        return self.whole_joint(regularizer, params) - float(cost.sum()) if isinstance(cost, Tensor) else 0.0
 
     def entry(self, param: Tensor) -> float:
         """Return what one entry costs."""
@@ -153,6 +199,10 @@ class Units(Size):
             return float(len(regularizer.levels(param.detach())))
         return float(param.numel() / self._view(regularizer).size(param))
 
+    def beside(self, param: Tensor) -> float:
+        """Return 0: a weight without a regulariser has no units that sleep."""
+        return 0.0
+
     def rate_joint(self, regularizer: UnitL2, duals: list[Tensor], params: list[Tensor]) -> Rated:
         """Return the levels of the units, each of which costs 1."""
         return Rated(regularizer.levels_all(duals), 1.0)
@@ -201,6 +251,10 @@ class Rank(Size):
         if not isinstance(regularizer, Nuclear):
             raise ValueError(f"a target of rank needs the nuclear norm, got {regularizer.name}: set one of density")
         return float(min(regularizer.matrix(param.detach()).shape))
+
+    def beside(self, param: Tensor) -> float:
+        """Return 0: a weight without a regulariser has no directions that sleep."""
+        return 0.0
 
     def directions(self, count: int, regularizer: Nuclear, param: Tensor) -> Tensor:
         """Return 1 for each."""
@@ -284,6 +338,13 @@ class Bytes(Size):
         rated = super().rate(regularizer, v, param)
         single = not isinstance(regularizer, Nuclear) and len(rated.levels) == v.numel()
         return rated._replace(cost=rated.cost + self.index) if single else rated
+
+
+def joint_groups(members: Sequence[Member]) -> Iterator[dict[str, Any]]:
+    """Yield each group once whose weights share units."""
+    for group, param in members:
+        if group["regularizer"].joint and param is group["params"][0]:
+            yield group
 
 
 SIZES: dict[str, Callable[..., Size]] = {

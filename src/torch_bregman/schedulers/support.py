@@ -10,15 +10,21 @@ from torch import Tensor
 
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.regularizers import Nuclear
+from torch_bregman.schedulers.quantile import Rated
 from torch_bregman.schedulers.watched import Group, Watched, dual, duals
 
 
 def kept_levels(watched: Watched, number: int, budget: float) -> list[Tensor]:
     """Return for each weight which of its levels are kept: the highest ones, exactly as many as the budget allows.
 
-    Among equal levels the first are kept.
+    Every weight keeps its highest level where the budget is enough for that: a layer without any would cut the network
+    in two. Among equal levels the first are kept.
     """
-    rated = watched.rated(number)
+    kept = _highest(watched.rated(number, firsts=True), budget)
+    return kept if all(each.any() or not len(each) for each in kept) else _highest(watched.rated(number), budget)
+
+
+def _highest(rated: list[Rated], budget: float) -> list[Tensor]:
     levels = torch.cat([each.levels.double().cpu() for each in rated])
     costs = [torch.as_tensor(each.cost, dtype=torch.float64).cpu().expand(len(each.levels)) for each in rated]
     order = levels.argsort(descending=True, stable=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
 from torch_bregman.regularizers import L1, ElasticNet, NonNegativeL1, NoRegularizer, Nuclear, Regularizer
 from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, merged, spent
-from torch_bregman.schedulers.sizes import Size
+from torch_bregman.schedulers.sizes import Size, joint_groups
 from torch_bregman.views import Elements, Filters, Kernels, Rows
 
 Group = dict[str, Any]
@@ -50,9 +50,10 @@ class Watched:
         for _, group, param in members:
             if not isinstance(group["regularizer"], Nuclear) and not group["regularizer"].joint:
                 group["regularizer"].levels(param.detach())  # says which regularisers let nothing sleep
-        self.fixed = [sum(_beside(size, param) for param in beside) + self._of_no_unit(size) for size in self.sizes]
-        self.wholes = [self._whole(size) + sum(_beside(size, param) for param in beside) for size in self.sizes]
+        self._costs = [size.costs([(group, param) for _, group, param in members], beside) for size in self.sizes]
+        self.wholes = [self._whole(size) + sum(size.beside(param) for param in beside) for size in self.sizes]
         self.budgets()
+        self._refuse_too_little()
         self._guesses = [0.0] * len(self.sizes)
         count = sum(param.numel() for _, _, param in members)
         self._thinning = count / _SAMPLED if count > _EXACT else 1.0
@@ -70,22 +71,21 @@ class Watched:
                     yield share, group, param
 
     def _whole(self, size: Size) -> float:
-        alone = [(g, p) for _, g, p in self.members() if not g["regularizer"].joint]
-        joint = [size.whole_joint(group["regularizer"], group["params"]) for group in self._joint()]
-        return sum(size.whole(param, group["regularizer"]) for group, param in alone) + sum(joint)
+        members = [(group, param) for _, group, param in self.members()]
+        alone = [size.whole(param, group["regularizer"]) for group, param in members if not group["regularizer"].joint]
+        joint = [size.whole_joint(group["regularizer"], group["params"]) for group in joint_groups(members)]
+        return sum(alone) + sum(joint)
 
-    def _of_no_unit(self, size: Size) -> float:
-        """Return what slices of joint weights cost that belong to no unit, and are always awake."""
-        free = 0.0
-        for group in self._joint():
-            regularizer, params = group["regularizer"], group["params"]
-            cost = size.rate_joint(regularizer, [param.detach() for param in params], params).cost
-            if isinstance(cost, Tensor):
-                free += size.whole_joint(regularizer, params) - float(cost.sum())
-        return free
-
-    def _joint(self) -> list[Group]:
-        return [group for group in self.groups if group["regularizer"].joint]
+    def _refuse_too_little(self) -> None:
+        """Refuse targets that leave less than one level to each weight: the network would be cut in two."""
+        alone = [(group["regularizer"], param) for _, group, param in self.members() if not group["regularizer"].joint]
+        for size, costs, whole in zip(self.sizes, self._costs, self.wholes, strict=True):
+            least = costs.always + sum(size.least(regularizer, param) for regularizer, param in alone)
+            if size.budget(whole) < least:
+                raise ValueError(
+                    f"a target of {size.name} {size.goal:g} cannot be met: it is {size.budget(whole):,.10g} of "
+                    f"{whole:,.10g}, and the least that keeps every weight alive is {least:,.10g}: raise it"
+                )
 
     def budgets(self, factor: float = 1.0) -> list[float]:
         """Return what the steered weights may cost, for each target.
@@ -94,14 +94,14 @@ class Watched:
             factor: times the goals, up to the whole.
         """
         allowed = []
-        for size, fixed, whole in zip(self.sizes, self.fixed, self.wholes, strict=True):
+        for size, costs, whole in zip(self.sizes, self._costs, self.wholes, strict=True):
             wanted = min(size.budget(whole) * factor, whole)
-            if wanted <= fixed:
+            if wanted <= costs.always and costs.always:
                 raise ValueError(
                     f"a target of {size.name} {size.goal:g} cannot be met: weights without a regularizer alone have "
-                    f"{fixed:g}; raise it above that, or give them a regularizer"
+                    f"{costs.always:g}; raise it above that, or give them a regularizer"
                 )
-            allowed.append(wanted - fixed)
+            allowed.append(wanted - costs.always)
         return allowed
 
     @property
@@ -145,15 +145,19 @@ class Watched:
                 return crossing(awake, budget, lam)
         return crossing(self.rated(number, turn), budget, self._guesses[number] or lam)
 
-    def rated(self, number: int, turn: int | None = None, *, awake: bool = False) -> list[Rated]:
+    def rated(self, number: int, turn: int | None = None, *, awake: bool = False, firsts: bool = False) -> list[Rated]:
         """Return levels and costs of all weights, under one λ.
 
         Args:
             number: which target.
             turn: of the sample, None for all levels.
             awake: whether singular directions that sleep may be left out.
+            firsts: whether the highest level of each weight is raised above all that are the first of none.
         """
         found = [self._rate(self.sizes[number], *member, turn, awake) for member in self.members()]
+        if firsts:
+            found = _with_firsts_above(found)
+        found = self._costs[number].charge(found)
         return found if turn is None or self._thinning == 1 else merged(found)
 
     def _rate(self, size: Size, share: float, group: Group, param: Tensor, turn: int | None, awake: bool) -> Rated:
@@ -167,9 +171,22 @@ class Watched:
             levels = self.optimizer.spectrum(param) / float(group.get("delta", 1.0)) + float(group["lam"])
             return Rated(levels / share, size.directions(len(levels), regularizer, param).to(levels.device))
         v = dual(self.optimizer, group, param)
-        part = v if turn is None or self._thinning == 1 else _sample(v, regularizer, size, self._thinning, turn)
+        part = v
+        if turn is not None and self._thinning > 1 and size.sampled:
+            part = _sample(v, regularizer, size, self._thinning, turn)
         levels, cost = size.rate(regularizer, part, param)
         return Rated(levels if share == 1 else levels / share, cost * (v.numel() / part.numel()))
+
+
+def _with_firsts_above(rated: list[Rated]) -> list[Rated]:
+    peaks = [float(each.levels.max()) for each in rated if len(each.levels)]
+    raised = []
+    for each in rated:
+        levels = each.levels.clone()
+        if len(levels):
+            levels[levels.argmax()] += 2 * max(peaks)
+        raised.append(each._replace(levels=levels))
+    return raised
 
 
 def dual(optimizer: RegularizedOptimizer, group: Group, param: Tensor) -> Tensor:
@@ -216,11 +233,6 @@ def steered(optimizer: RegularizedOptimizer, groups: Sequence[int] | None) -> tu
         raise ValueError("a target needs a group with a regularizer, e.g. L1(0.1): the optimizer has none")
     others = [group for index, group in chosen.items() if index not in found]
     return found, [param for group in others for param in group["params"] if param.ndim >= 2]
-
-
-def _beside(size: Size, param: Tensor) -> float:
-    """Return what a weight without a regulariser adds."""
-    return size.entry(param) * param.numel() if size.name not in ("rank", "units") else 0.0
 
 
 def _sample(v: Tensor, regularizer: Regularizer, size: Size, thinning: float, turn: int) -> Tensor:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 import torch_bregman.schedulers as schedulers
-from torch_bregman.metrics import trace_uses
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.schedulers import Consolidation, Schedule, Size, SizeControl
 from torch_bregman.train.conf import Conf
-from torch_bregman.train.target_conf import ramp_start
+from torch_bregman.train.target_conf import OUTGOING, ramp_start
 
 _KINDS = {
     "density": schedulers.Density,
@@ -42,7 +41,7 @@ def build_controls(conf: Conf, optimizer: Optimizer, model: nn.Module, image: Te
         return []
     if not isinstance(optimizer, RegularizedOptimizer):
         raise ValueError(f"target needs a Bregman or proximal optimizer, got {conf.optim.name}: use adabreg or linbreg")
-    sizes = [_size(name, goal, model, image) for name, goal in target.goals().items()]
+    sizes = [_size(name, goal, conf, model, image) for name, goal in target.goals().items()]
     total = conf.epochs * steps
     scope = "group" if target.scope == "layer" else "global"
     found: list[Schedule] = []
@@ -87,14 +86,12 @@ def _falling(share: float) -> float:
     return (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
-def _size(name: str, goal: float, model: nn.Module, image: Tensor) -> Size:
+def _size(name: str, goal: float, conf: Conf, model: nn.Module, image: Tensor) -> Size:
     if name in _KINDS:
         return _KINDS[name](goal)
-    uses: dict[Tensor, float] = {}
-    for use in trace_uses(model, image).weights:
-        if use.weight is not None:
-            uses[use.weight] = uses.get(use.weight, 0.0) + use.times
-    return schedulers.MultiplyAdds(goal, uses)
+    if conf.regularizer.name == OUTGOING and all(rule.name == "none" for rule in conf.rules.values()):
+        return schedulers.UnitMultiplyAdds.of(model, image, goal)
+    return schedulers.MultiplyAdds(goal, schedulers.used(model, image))
 
 
 def _controller(conf: Conf, optimizer: RegularizedOptimizer, sizes: list[Size], total: int) -> SizeControl:

@@ -1,9 +1,9 @@
-"""Gradual magnitude pruning."""
+"""Gradual magnitude pruning, and the cut that others share."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torch_bregman.experiments.baselines.masked import Masked
@@ -47,8 +47,18 @@ class GradualPruning(Masked):
             self._cut(self._ramp(self.steps - self.begin))
 
     def _cut(self, density: float) -> None:
-        magnitudes = torch.cat([weight.detach().abs().flatten() for weight in self.weights])
-        kept = torch.zeros_like(magnitudes, dtype=torch.bool)
-        kept[magnitudes.topk(round(density * len(magnitudes))).indices] = True
-        parts = kept.split([weight.numel() for weight in self.weights])
-        self.masks = [part.view_as(weight) for part, weight in zip(parts, self.weights, strict=True)]
+        self.masks = largest(self.weights, density)
+
+
+def largest(weights: list[Tensor], density: float) -> list[Tensor]:
+    """Return masks of the largest |θ| of all weights together, exactly as many as the density asks for.
+
+    Example:
+        >>> largest([torch.tensor([3.0, -1.0]), torch.tensor([0.0, -2.0])], 0.5)
+        [tensor([ True, False]), tensor([False,  True])]
+    """
+    magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights])
+    kept = torch.zeros_like(magnitudes, dtype=torch.bool)
+    kept[magnitudes.topk(round(density * len(magnitudes))).indices] = True
+    parts = kept.split([weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -38,9 +39,14 @@ class Masked(ABC):
     def _apply(self) -> None:
         for weight, mask in zip(self.weights, self.masks, strict=True):
             weight.mul_(mask)
-            for value in self.optimizer.state.get(weight, {}).values():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    value.mul_(mask)
+            for value in self._moments(weight):
+                value.mul_(mask)
+
+    def _moments(self, weight: Tensor) -> Iterator[Tensor]:
+        """Yield what the optimizer remembers of each entry."""
+        for value in self.optimizer.state.get(weight, {}).values():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                yield value
 
     def state_dict(self) -> dict[str, Any]:
         """Return steps and masks."""

@@ -1,0 +1,63 @@
+"""RigL: the lottery is rigged by the gradient."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torch_bregman.experiments.baselines.random_masks import RandomMasks
+
+
+class RigL(RandomMasks):
+    """Keeps the number of weights of each layer; drops the smallest, and grows as many where |gradient| is largest.
+
+    At step k the share α/2·(1 + cos(πk/K)) of a layer's weights is exchanged, K the last step at which any are. What
+    is grown starts at 0, without momentum, and may be what was just dropped. The gradient is that of the last batch,
+    with respect to all weights of the layer.
+
+    Args:
+        model: its weights are drawn anew on random masks.
+        optimizer: any; its gradients must still be there when `step` is called.
+        density: of all weights together, in (0, 1].
+        steps: of the whole training; over the last quarter the masks stay.
+        every: steps between two exchanges, default 100.
+        share: α, default 0.3.
+        seed: of the masks and the start.
+
+    References:
+        Evci, Gale, Menick, Castro, Elsen, ICML 2020.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        density: float,
+        steps: int,
+        *,
+        every: int = 100,
+        share: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, optimizer, density, seed=seed)
+        self.every, self.share, self.until = every, share, round(0.75 * steps)
+
+    def _change(self) -> None:
+        if self.steps % self.every == 0 and self.steps < self.until:
+            share = self.share / 2 * (1 + math.cos(math.pi * self.steps / self.until))
+            self.masks = [self._exchanged(w, m, share) for w, m in zip(self.weights, self.masks, strict=True)]
+
+    def _exchanged(self, weight: Tensor, mask: Tensor, share: float) -> Tensor:
+        old, grad = mask.flatten(), weight.grad
+        assert grad is not None, "gradients must stay until the masks have changed"
+        count = min(round(share * int(old.sum())), int((~old).sum()))
+        kept = old.clone()
+        kept[weight.detach().abs().flatten().masked_fill(~old, math.inf).topk(count, largest=False).indices] = False
+        grown = grad.abs().flatten().masked_fill(kept, -1.0).topk(count).indices
+        weight.view(-1)[~kept] = 0.0
+        for value in self._moments(weight):
+            value.view(-1)[~kept] = 0.0
+        kept[grown] = True
+        return kept.view_as(mask)

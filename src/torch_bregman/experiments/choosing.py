@@ -1,0 +1,87 @@
+"""Settings chosen on held-out images: the rule, and the file that keeps what it chose. Without torch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_bregman.experiments.methods import Method, Setting
+from torch_bregman.experiments.recipe import VALIDATION
+from torch_bregman.experiments.results import Results
+from torch_bregman.train.atomic import replace_file
+
+CHOSEN = Path(__file__).parent / "frontier_chosen.json"
+"""By experiment that tunes, method, and density at which it was tuned."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of a grid.
+
+    Args:
+        variant: of the experiment that tunes.
+        method: of which.
+        tuned_at: density; 1 for dense training.
+        setting: what is tried.
+    """
+
+    variant: str
+    method: Method
+    tuned_at: float
+    setting: Setting
+
+    @property
+    def at_the_edge(self) -> bool:
+        """Whether the learning rate is the first or the last of its grid."""
+        rates = [setting.lr for setting in self.method.grid]
+        return self.setting.lr in (min(rates), max(rates))
+
+
+def best(results: Results, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return for each method and density the candidate with the best mean validation accuracy after the last epoch.
+
+    Of equal ones the first of the grid. What has not run whole, all of the grid with all seeds, is left out.
+    """
+    grids: dict[tuple[str, float], list[Candidate]] = {}
+    for candidate in candidates:
+        grids.setdefault((candidate.method.name, candidate.tuned_at), []).append(candidate)
+    seeds = results.experiment.at(results.scale).seeds
+    whole = [grid for grid in grids.values() if all(len(results.of(each.variant)) >= seeds for each in grid)]
+    return [max(grid, key=lambda each: _mean(results, each.variant)) for grid in whole]
+
+
+def write_chosen(tuning: str, scale: str, found: Sequence[Candidate], path: Path = CHOSEN) -> None:
+    """Keep what was chosen, in the place of what this experiment chose before.
+
+    Raises:
+        ValueError: where the file cannot be written.
+    """
+    picks: dict[str, Any] = {"scale": scale}
+    for each in found:
+        picks.setdefault(each.method.name, {})[f"{each.tuned_at:g}"] = asdict(each.setting)
+    text = json.dumps({**read_chosen(path), tuning: picks}, indent=1, sort_keys=True) + "\n"
+    try:
+        replace_file(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {path} ({error.strerror}): install the sources in a place of yours"
+        ) from None
+
+
+def read_chosen(path: Path = CHOSEN) -> dict[str, Any]:
+    """Return all that was chosen."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def setting_for(tuning: str, method: Method, tuned_at: float, chosen: dict[str, Any]) -> Setting:
+    """Return what was chosen for a method, its usual setting where nothing was yet."""
+    found = chosen.get(tuning, {}).get(method.name, {}).get(f"{tuned_at:g}")
+    return method.usual if found is None else Setting(**found)
+
+
+def _mean(results: Results, variant: str) -> float:
+    return statistics.fmean(run.numbers[VALIDATION.key] for run in results.of(variant))
