@@ -20,7 +20,7 @@ def owners(costs: Sequence[float], size: int) -> list[int]:
 
     Example:
         >>> owners([1.0, 3.0, 2.0, 2.0], 2)
-        [1, 0, 1, 0]
+        [0, 0, 1, 1]
     """
     load, owner = [0.0] * size, [0] * len(costs)
     for number in sorted(range(len(costs)), key=lambda each: (-costs[each], each)):

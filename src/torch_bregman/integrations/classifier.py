@@ -57,9 +57,9 @@ class BregmanClassifier(ClassifierMixin, BaseEstimator):
         >>> draw = np.random.default_rng(0)
         >>> X = draw.normal(size=(200, 10))
         >>> y = np.where(X[:, 0] > 0, "right", "left")
-        >>> classifier = BregmanClassifier(density=0.05, hidden=(20,), random_state=0).fit(X, y)
+        >>> classifier = BregmanClassifier(density=0.2, hidden=(20,), random_state=0).fit(X, y)
         >>> classifier.score(X, y) > 0.9, round(classifier.density_, 3)
-        (True, 0.05)
+        (True, 0.2)
     """
 
     def __init__(
