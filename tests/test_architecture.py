@@ -19,8 +19,8 @@ import torch_bregman
 ROOT = Path(torch_bregman.__path__[0])
 ORDER = (
     *("distributed", "views", "graph", "linalg", "regularizers", "layers", "metrics", "models", "data", "rules"),
-    *("init", "optim", "groups", "unit_groups", "schedulers", "integrations", "compaction", "train", "experiments"),
-    *("sweeps", "report", "cli", "__main__"),
+    *("init", "optim", "groups", "unit_groups", "schedulers", "integrations", "compaction", "multilevel", "train"),
+    *("experiments", "sweeps", "report", "cli", "__main__"),
 )
 """A file may import only what stands before its own part, or within it."""
 

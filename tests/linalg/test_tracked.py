@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from tests.linalg.reference import error, gaussian, orthonormal, svt, walk, with_hidden_direction, with_values
 from torch_bregman.linalg import TrackedEngine
+from torch_bregman.linalg.sweep import sweep
 
 TOLERANCE = 1e-3
 SHAPES = [(160, 240), (240, 160), (160, 160)]
@@ -322,3 +324,107 @@ def test_rank_deficient_matrices_are_followed():
 def test_numbers_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         TrackedEngine(**arguments)
+
+
+def told(shape, steps: int = 30, rows: int = 3, seed: int = 0):
+    """Yield V and the thin update that made it what it is, as (V, A, B); float32."""
+    V, generator = next(walk(shape, 1, seed=seed)), torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        A, B = (0.1 * torch.randn(rows, side, generator=generator) for side in shape)
+        yield V.addmm_(A.mT, B, alpha=0.3), A, B
+
+
+def products(engine: TrackedEngine, monkeypatch) -> list[bool]:
+    """Return a list that will tell of every pass whether its images were at hand."""
+    known: list[bool] = []
+
+    def watched(X, Q, images=None):
+        known.append(images is not None)
+        return sweep(X, Q, images)
+
+    monkeypatch.setattr("torch_bregman.linalg.tracked.sweep", watched)
+    return known
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_of_updates_it_is_told_a_product_with_v_is_saved(shape, monkeypatch):
+    engine, other = TrackedEngine(told=True), TrackedEngine()
+    known = products(engine, monkeypatch)
+    for V, A, B in told(shape):
+        engine.add(A, B, 0.3)
+        found = engine(V, 1.0)
+        assert error(found, V, 1.0) <= TOLERANCE
+    assert all(known)
+    monkeypatch.undo()
+    for V, *_ in told(shape):  # and the answers are those without, but for rounding
+        expected = other(V, 1.0)
+    torch.testing.assert_close(found.matrix(), expected.matrix(), rtol=1e-4, atol=1e-4)
+    assert engine.counts == other.counts
+
+
+def test_several_updates_between_two_calls_add_up():
+    engine = TrackedEngine(told=True)
+    for step, (V, A, B) in enumerate(told((160, 240))):
+        engine.add(A, B, 0.3)
+        if step % 3 == 0:
+            assert error(engine(V, 1.0), V, 1.0) <= TOLERANCE
+
+
+@pytest.mark.parametrize("change", [lambda V: V.mul_(1.1), lambda V: V.copy_(gaussian(160, 240, seed=5)), Tensor.zero_])
+def test_a_change_it_was_not_told_of_costs_time_only(change):
+    engine = TrackedEngine(told=True)
+    for step, (V, A, B) in enumerate(told((160, 240), steps=8)):
+        engine.add(A, B, 0.3)
+        if step == 4:
+            change(V)
+        assert error(engine(V, 1.0), V, 1.0) <= TOLERANCE
+
+
+def test_nothing_that_was_returned_changes_by_what_is_told_later():
+    engine = TrackedEngine(told=True)
+    V, A, B = next(told((160, 240), 1))
+    engine(V, 1.0)
+    result = engine(V, 1.0)
+    before = result.matrix()
+    engine.add(A, B, 1.0)
+    assert torch.equal(result.matrix(), before)
+
+
+def test_updates_as_large_as_a_product_with_v_are_left_to_the_product():
+    engine = TrackedEngine(told=True)
+    for V, A, B in told((160, 240), steps=4, rows=100):
+        engine.add(A, B, 0.3)
+        assert engine.followed() is None
+        assert error(engine(V, 1.0), V, 1.0) <= TOLERANCE
+        assert engine.followed() is not None
+
+
+def test_what_it_was_told_survives_a_checkpoint_bit_by_bit():
+    first, second = TrackedEngine(told=True, seed=3), None
+    for step, (V, A, B) in enumerate(told((160, 240), steps=12)):
+        for engine in filter(None, (first, second)):
+            engine.add(A, B, 0.3)
+        result = first(V, 1.0)
+        if second is not None:
+            assert torch.equal(result.right, second(V, 1.0).right)
+        if step == 5:
+            file = io.BytesIO()
+            torch.save(first.state(), file)
+            file.seek(0)
+            second = TrackedEngine(told=True, seed=4)
+            second.load_state(torch.load(file, weights_only=True))
+
+
+def test_an_update_that_is_not_finite_is_refused_and_forgiven():
+    engine = TrackedEngine(told=True)
+    for step, (V, A, B) in enumerate(told((160, 240), steps=6)):
+        if step == 3:
+            kept, bad = V.clone(), torch.full((1, 240), torch.nan)
+            engine.add(A[:1], bad, 1.0)
+            with pytest.raises(ValueError, match="finite"):
+                engine(V + bad, 1.0)
+            assert error(engine(kept, 1.0), kept, 1.0) <= TOLERANCE
+            continue
+        engine.add(A, B, 0.3)
+        assert error(engine(V, 1.0), V, 1.0) <= TOLERANCE
+    assert engine.counts["exact"] == 1

@@ -10,10 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-
-_WIDTH, _LARGE = 16, 1 << 19
-"""From that many entries on, a product of thin factors is up to 1.6 times faster with 16 rows than with fewer (MKL)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +40,7 @@ class Thresholded:
 
     def matrix(self) -> Tensor:
         """Return W, (…, m, n)."""
-        left, right = self.left, self.right
-        missing = _WIDTH - left.shape[-2]
-        if left.ndim == 2 and missing > 0 and left.shape[-1] * right.shape[-1] >= _LARGE:
-            left, right = (pad(factor, (0, 0, 0, missing)) for factor in (left, right))
-        return left.mT @ right
+        return self.left.mT @ self.right
 
 
 class Engine(ABC):

@@ -15,11 +15,11 @@ def energies(V: Tensor) -> np.ndarray:
     """Return ‖V‖_F² of each matrix, (b,), to about 1e-8 in float32; inf where the squares leave its range."""
     # the norm of lines that lie together in memory: fast, and no float32 sum gets long
     lines = torch.linalg.vector_norm(V, dim=-1 if V.stride(-1) == 1 else -2)
-    return np.square(array(lines.double())).sum(-1)
+    return np.square(array(lines)).sum(-1)
 
 
-def largest_outside(V: Tensor, U: Tensor, scale: float, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Return a lower bound of ‖(I − UᵀU)V‖₂, (…), by Lanczos steps, and its right Ritz vector, (…, 1, n).
+def largest_outside(V: Tensor, U: Tensor, scale: float, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a lower bound of ‖(I − UᵀU)V‖₂, (…), by Lanczos steps, and its Ritz vectors, (…, 1, m) and (…, 1, n).
 
     Args:
         V: (…, m, n).
@@ -35,9 +35,10 @@ def largest_outside(V: Tensor, U: Tensor, scale: float, start: Tensor, steps: in
         if step < steps - 1:
             x = (images[-1] @ V) / scale
             basis = torch.cat([basis, _next(x, basis)], dim=-2)
-    squares, E = torch.linalg.eigh(gram64(torch.cat(images, dim=-2)))
-    ritz = E[..., -1:].mT.to(V.dtype) @ basis
-    return squares[..., -1].clamp_min(0).sqrt() * scale, ritz
+    seen = torch.cat(images, dim=-2)
+    squares, E = torch.linalg.eigh(gram64(seen))
+    weights = E[..., -1:].mT.to(V.dtype)
+    return squares[..., -1].clamp_min(0).sqrt() * scale, _normalised(weights @ seen), weights @ basis
 
 
 def _next(row: Tensor, basis: Tensor) -> Tensor:
@@ -53,8 +54,8 @@ def _normalised(row: Tensor) -> Tensor:
 
 
 def nothing_above(V: Tensor, left: Tensor, right: Tensor, bound: float) -> bool:
-    """Prove ‖V − leftᵀ·right‖₂ < bound, for m ≥ n: the Cholesky factorisation of bound²·I − its Gram matrix exists."""
+    """Prove ‖V − leftᵀ·right‖₂ < bound: the Cholesky factorisation of bound²·I − its Gram matrix exists."""
     rest = (V - left.mT @ right) / bound
-    gram = rest.mT @ rest
+    gram = rest @ rest.mT if V.shape[-2] < V.shape[-1] else rest.mT @ rest
     gram.neg_().diagonal(dim1=-2, dim2=-1).add_(1)
     return not bool(torch.linalg.cholesky_ex(gram)[1].any())

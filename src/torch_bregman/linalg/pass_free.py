@@ -17,10 +17,11 @@ class PassFreeEngine(Engine):
 
     Every change of V must be told to `add`; after any other, `forget`. V is read at once where the sketch has no
     answer: its core cannot be inverted, or the rank comes within two of its block. Of a V whose rank does not fill the
-    block (a low-rank start) there is no sketch, and each call reads it until there is.
+    block (a low-rank start) there is no sketch, and each call reads it until there is. A reading starts from what the
+    sketch knows, and the next sketch from what was read: that makes two products with V.
 
     Args:
-        refresh: calls between two readings, ≥ 1; with 1 this is the tracked engine, and `add` does nothing.
+        refresh: calls between two readings, ≥ 1; with 1 this is the tracked engine.
         tolerance: of the tracked engine, default 1e-3.
 
     Example:
@@ -40,31 +41,31 @@ class PassFreeEngine(Engine):
 
     def __init__(self, refresh: int = 10, tolerance: float = 1e-3) -> None:
         self.refresh = refresh
-        self._tracked = TrackedEngine(tolerance=tolerance)
+        self._tracked = TrackedEngine(tolerance=tolerance, told=True)
         self._generator = torch.Generator().manual_seed(0)
         self.forget()
 
     def add(self, A: Tensor, B: Tensor, alpha: float) -> None:
         """Take note of V ← V + α·AᵀB, with A of b × m and B of b × n."""
-        if self._sketch is not None:
-            self._sketch.add(A, B, alpha)
+        (self._tracked if self._sketch is None else self._sketch).add(A, B, alpha)
 
     def __call__(self, matrix: Tensor, threshold: float) -> Thresholded:
         """Return the thresholded matrix."""
         self._age += 1
-        if self._sketch is not None and self._age < self.refresh:
-            result = self._sketch.threshold(threshold)
+        if self._sketch is not None:
+            result = self._sketch.threshold(threshold) if self._age < self.refresh else None
             if result is not None:
                 return result
-            self._age = self.refresh
+            self._tracked.take_up(*self._sketch.left)
+            self._sketch, self._age = None, self.refresh
         result = self._tracked(matrix, threshold)
-        if self._age >= self.refresh:
+        if 1 < self.refresh <= self._age:
             self._age, self._sketch = 0, self._new_sketch(matrix, threshold)
         return result
 
     def _new_sketch(self, matrix: Tensor, threshold: float) -> Sketch | None:
-        Q = self._tracked.state().get("Q") if self.refresh > 1 else None
-        sketch = None if Q is None else Sketch(matrix, Q, self._generator)
+        known = self._tracked.followed()
+        sketch = None if known is None else Sketch(matrix, *known, generator=self._generator)
         return sketch if sketch is not None and sketch.holds(threshold) else None
 
     def forget(self) -> None:

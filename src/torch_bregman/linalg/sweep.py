@@ -14,48 +14,50 @@ from torch_bregman.linalg.engine import not_finite
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What V looks like from an orthonormal Q (k × n, as rows): singular triplets of PPᵀV, P a basis of V Qᵀ.
+    """What X looks like from an orthonormal Q (k × n, as rows): singular triplets of PPᵀX, P a basis of X Qᵀ.
 
     Args:
-        values: S, (…, k), float64, falling.
-        S: the same as an array, (b, k): on numbers this few NumPy is faster than torch, and a GPU is read once.
-        right: rows σ_i v_i = u_iᵀ V, (…, k, n).
-        basis: orthonormal rows P, (…, k, m).
-        rotation: from P to the u_i, (…, k, k).
-        images: V Qᵀ as rows, (…, k, m).
+        S: singular values, (b, k), falling: on numbers this few NumPy is faster than torch, and a GPU is read once.
+        left: orthonormal rows u_i, (…, k, m).
+        right: rows σ_i v_i = u_iᵀ X, (…, k, n). With X for Xᵀ, the pass that starts from `left` has these for images.
+        start: Q.
+        energy: ‖Q Xᵀ‖_F² of the images, (b,).
+        coupling: u_iᵀ X Qᵀ, (…, k, k).
     """
 
-    values: Tensor
     S: np.ndarray
+    left: Tensor
     right: Tensor
-    basis: Tensor
-    rotation: Tensor
-    images: Tensor
+    start: Tensor
+    energy: np.ndarray
+    coupling: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        """S as a tensor, (…, k), float64."""
+        return torch.from_numpy(self.S).reshape(self.right.shape[:-1]).to(self.right.device)
 
     def rank(self, threshold: float) -> int:
         """Return how many values lie above t, the most of a batch."""
         return int((threshold < self.S).sum(-1).max())
 
-    def left(self, count: int | None = None) -> Tensor:
-        """Return the first u_i as orthonormal rows, all by default."""
-        return self.rotation[..., :count, :] @ self.basis
-
     def shrunk(self, threshold: float, rank: int) -> tuple[Tensor, Tensor]:
-        """Return the rows (1 − t/σ_i)₊ u_i and σ_i v_i of the first `rank` triplets, which make up SVT_t(PPᵀV)."""
-        values = self.values[..., :rank]
-        shrink = ((values - threshold).clamp_min(0) / values).to(self.right.dtype).unsqueeze(-1)
-        return (self.rotation[..., :rank, :] * shrink) @ self.basis, self.right[..., :rank, :]
-
-    def following(self) -> Tensor:
-        """Return the v_i as rows: the next Q, but for the rows of vanishing σ_i."""
-        return self.right / self.values.clamp_min(1e-300).to(self.right.dtype).unsqueeze(-1)
+        """Return the rows (1 − t/σ_i)₊ u_i and σ_i v_i of the first `rank` triplets, which make up SVT_t(PPᵀX)."""
+        S = self.S[:, :rank]
+        shrink = tensor(np.maximum(S - threshold, 0) / S, self.right).reshape(*self.right.shape[:-2], rank, 1)
+        return self.left[..., :rank, :] * shrink, self.right[..., :rank, :]
 
     def outside(self, energy: np.ndarray) -> np.ndarray:
-        """Return the energy that lies outside, ρ² = ‖V‖_F² − Σ σ_i², (b,)."""
+        """Return the energy that lies outside, ρ² = ‖X‖_F² − Σ σ_i², (b,)."""
         return np.maximum(energy - np.square(self.S).sum(-1), 0)
 
-    def error(self, Q: Tensor, t: float, outside: np.ndarray) -> float:
-        """Estimate ‖W − SVT_t(V)‖_F from what Q missed, R_i = σ_i v_i − (u_iᵀ V Qᵀ) Q, less what the pass took away.
+    def is_of_the_images(self) -> bool:
+        """Return whether the images were those of X, as far as lengths tell: P spans them, so ‖P X Qᵀ‖ = ‖Q Xᵀ‖."""
+        found = np.square(_matrices(self.coupling)).sum((-2, -1))
+        return bool((np.abs(found - self.energy) <= 1e-4 * self.energy).all())
+
+    def error(self, t: float, outside: np.ndarray) -> float:
+        """Estimate ‖W − SVT_t(X)‖_F from what Q missed, R_i = σ_i v_i − (u_iᵀ X Qᵀ) Q, less what the pass took away.
 
         With c an estimate of the largest singular value outside and ρ_i = ‖R_i‖ c/σ_i, an active triplet turns by some
         ρ_i/σ_i, which makes an error of (1 − t/σ_i) ρ_i; and the true singular value may be as large as that of
@@ -63,12 +65,10 @@ class Sweep:
         times too small, so it is raised by 1 + 3(c/t)⁴.
 
         Args:
-            Q: the subspace the pass started from.
             t: the threshold, above 0.
             outside: energy outside, (b,).
         """
-        coupling = self.rotation @ (self.basis @ self.images.mT)
-        missed = array(torch.linalg.vector_norm(self.right - coupling @ Q, dim=-1).double())
+        missed = array(torch.linalg.vector_norm((self.coupling @ self.start).sub_(self.right), dim=-1))
         S = np.maximum(self.S, 1e-300)
         c = np.maximum(S[:, -1:], np.fmin(np.sqrt(outside), t)[:, None] / 3)
         rho = missed * np.minimum(c / S, 1)
@@ -77,29 +77,34 @@ class Sweep:
         return math.sqrt(((np.square(turned) + np.square(hidden)) * np.square(1 + 3 * np.power(c / t, 4))).sum())
 
 
-def sweep(V: Tensor, Q: Tensor) -> Sweep | None:
-    """Take one pass; None where V Qᵀ is zero or, for squares that leave the range even of float64, not finite.
+def sweep(X: Tensor, Q: Tensor, images: Tensor | None = None) -> Sweep | None:
+    """Take one pass; None where the images are zero or, for squares that leave the range even of float64, not finite.
+
+    Args:
+        X: (…, m, n).
+        Q: orthonormal rows, (…, k, n).
+        images: Q Xᵀ where that is known, (…, k, m): one product with X less. See `Sweep.is_of_the_images`.
 
     Raises:
         ValueError: for entries that are not finite.
     """
-    images = Q @ V.mT
-    gram = (images @ images.mT).double()
-    peak = float(gram.diagonal(dim1=-2, dim2=-1).amax())
+    images = Q @ X.mT if images is None else images
+    gram = _gram(images)
+    peak = float(_diagonal(gram).max())
     wide = not 1e-20 < peak < 1e30  # squares of float32 that overflow or vanish, or of what is not finite
     if wide:
-        gram = gram64(images)
-        peak = float(gram.diagonal(dim1=-2, dim2=-1).amax())
+        gram = _matrices(gram64(images))
+        peak = float(_diagonal(gram).max())
     if not 0 < peak < math.inf:
-        if not bool(torch.isfinite(V).all()):
+        if not bool(torch.isfinite(X).all()):
             raise not_finite()
         return None
     basis = _orthonormal(images, gram, peak)
-    rows = basis @ V
-    squares, E = torch.linalg.eigh(gram64(rows) if wide else (rows @ rows.mT).double())
-    rotation = E.mT.flip(-2).to(rows.dtype)
-    values = squares.flip(-1).clamp_min(0).sqrt()
-    return Sweep(values, array(values), rotation @ rows, basis, rotation, images)
+    rows = basis @ X
+    squares, rotation = _eigh(_matrices(gram64(rows)) if wide else _gram(rows))
+    rotation = tensor(rotation, rows).reshape(*rows.shape[:-1], -1)
+    right = rotation @ rows
+    return Sweep(np.sqrt(squares), rotation @ basis, right, Q, _diagonal(gram).sum(-1), right @ Q.mT)
 
 
 def gram64(rows: Tensor) -> Tensor:
@@ -109,8 +114,26 @@ def gram64(rows: Tensor) -> Tensor:
 
 
 def array(vectors: Tensor) -> np.ndarray:
-    """Return (…, k) as an array (b, k)."""
-    return vectors.reshape(-1, vectors.shape[-1]).cpu().numpy()
+    """Return (…, k) as an array (b, k) of float64."""
+    return vectors.reshape(-1, vectors.shape[-1]).cpu().numpy().astype(np.float64)
+
+
+def tensor(numbers: np.ndarray, like: Tensor) -> Tensor:
+    """Return an array as a tensor of that dtype, on that device."""
+    return torch.from_numpy(np.ascontiguousarray(numbers)).to(like)
+
+
+def _matrices(tensors: Tensor) -> np.ndarray:
+    """Return (…, k, l) as an array (b, k, l) of float64."""
+    return tensors.reshape(-1, *tensors.shape[-2:]).cpu().numpy().astype(np.float64)
+
+
+def _gram(rows: Tensor) -> np.ndarray:
+    return _matrices(rows @ rows.mT)
+
+
+def _diagonal(gram: np.ndarray) -> np.ndarray:
+    return gram.diagonal(axis1=-2, axis2=-1)
 
 
 def _largest(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -118,12 +141,24 @@ def _largest(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return (np.hypot(a + c, b) + np.hypot(a - c, b)) / 2
 
 
-def _orthonormal(rows: Tensor, gram: Tensor, peak: float) -> Tensor:
+def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the eigenvalues, falling and none below 0, and the eigenvectors as rows.
+
+    Raises:
+        ValueError: for entries that are not finite.
+    """
+    if not np.isfinite(gram).all():
+        raise not_finite()
+    squares, E = torch.linalg.eigh(torch.from_numpy(gram))
+    return np.maximum(squares.numpy()[:, ::-1], 0), E.mT.numpy()[:, ::-1]
+
+
+def _orthonormal(rows: Tensor, gram: np.ndarray, peak: float) -> Tensor:
     """Return an orthonormal basis of the rows: by Cholesky factorisation, by Householder QR where that is not safe."""
     # equilibrated, the rows of small singular values keep their relative accuracy
-    scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(peak * 1e-30).rsqrt()
-    L, failed = torch.linalg.cholesky_ex(gram * scale.unsqueeze(-1) * scale.unsqueeze(-2))
-    if bool(failed.any()) or float(L.diagonal(dim1=-2, dim2=-1).amin()) < 5e-3:
+    scale = 1 / np.sqrt(np.maximum(_diagonal(gram), peak * 1e-30))
+    L, failed = torch.linalg.cholesky_ex(torch.from_numpy(gram * scale[:, :, None] * scale[:, None, :]))
+    if failed.numpy().any() or _diagonal(L.numpy()).min() < 5e-3:
         return torch.linalg.qr(rows.mT).Q.mT.contiguous()
-    whiten = torch.linalg.solve_triangular(L, torch.diag_embed(scale), upper=False)
-    return whiten.to(rows.dtype) @ rows
+    inverse = torch.linalg.solve_triangular(L, torch.eye(L.shape[-1], dtype=L.dtype), upper=False).numpy()
+    return tensor(inverse * scale[:, None, :], rows).reshape(*rows.shape[:-1], -1) @ rows

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least
 from torch_bregman.optim.gradients import is_dense, matching, stands_still
-from torch_bregman.optim.joint import joint_residual, reconcile_joint, rescale_joint, start_joint
+from torch_bregman.optim.joint import frozen, joint_residual, reconcile_joint, rescale_joint, start_joint
 from torch_bregman.optim.low_rank import forget, image, threshold_into
 from torch_bregman.optim.rescaling import rescaled, rounding
 from torch_bregman.optim.shared_low_rank import Call, threshold_shared
@@ -88,13 +88,17 @@ class MirrorOptimizer(GradientOptimizer):
                     batch, entries = Batch(group, [], [], [], []), 0
             if batch.params:
                 batches.append(batch)
-        if restarted:
-            warnings.warn(
-                f"weights were changed outside of the optimizer: the dual variable of {restarted} entries was started "
-                "anew at the weights found, so the memory of their past gradients is lost",
-                stacklevel=6,
-            )
+        self._note_restarts(restarted)
         return batches
+
+    @staticmethod
+    def _note_restarts(count: int) -> None:
+        if count:
+            warnings.warn(
+                f"weights were changed outside of the optimizer: the dual variable of {count} entries was started "
+                "anew at the weights found, so the memory of their past gradients is lost",
+                stacklevel=7,
+            )
 
     def _update_dual(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
         """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
@@ -151,7 +155,7 @@ class MirrorOptimizer(GradientOptimizer):
                 return written, 0.0
             exact = regularizer.mirror(v, group["delta"], lam=state["lam"])
             return exact, _ENGINE_ERROR * float(exact.norm())
-        return regularizer.mirror(v, group["delta"], lam=state["lam"]), 0.0
+        return frozen(regularizer.mirror(v, group["delta"], lam=state["lam"]), state), 0.0
 
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
@@ -281,7 +285,7 @@ class MirrorOptimizer(GradientOptimizer):
 
     def _residual(self, group: Group, param: Tensor) -> float:
         state = self.state[param]
-        exact = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
+        exact = frozen(group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"]), state)
         scale = group["delta"] * state["subgrad"].abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
         return float((param.detach() - exact).abs().amax() / scale)
 

@@ -23,7 +23,9 @@ from torch_bregman.optim.pgd import NoStepSizeError
 from torch_bregman.train.again import Launch
 from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from torch_bregman.train.conf import Conf
+from torch_bregman.train.cycles import advance, hold
 from torch_bregman.train.evaluation import judge
+from torch_bregman.train.flops import FlopCount
 from torch_bregman.train.history import History, Row
 from torch_bregman.train.observer import Observer, Result
 from torch_bregman.train.path import file_of, passes, size_of
@@ -153,6 +155,7 @@ class _Session:
         ranks = low_ranks(parts.model, parts.optimizer) if conf.keep_at else {}
         self._first_size = size_of({"density": density(parts.model), "layer_rank": ranks})
         self.best: dict[str, float] = {"epoch": 0, parts.task.metric: -math.inf}
+        self.flops = FlopCount(conf, parts)
 
     def run(self) -> Result:
         try:
@@ -186,8 +189,11 @@ class _Session:
         rates = _by_group(self.parts.optimizer, "lr")
         train_loss, train_metric = self._train_or_diverge(epoch)
         held_out, task = self.parts.validation, self.parts.task
-        same_buffers(self.parts.model)
-        loss, metric = judge(self.parts.model, held_out or self.parts.test, task, self.parts.autocast, shared=True)
+        network = self.parts.model if self.parts.form is None else self.parts.form.network
+        same_buffers(network)
+        loss, metric = judge(network, held_out or self.parts.test, task, self.parts.autocast, shared=True)
+        if self.parts.form is not None:
+            self.parts.form.write()
         self._check_finite(loss, epoch)  # the last step may have been the one too many
         kind = "val" if held_out else "test"
         ranks = low_ranks(self.parts.model, self.parts.optimizer, self.parts.controls)
@@ -203,6 +209,7 @@ class _Session:
             "J": _penalties(self.parts),
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
+            **self.flops.row(len(self.parts.train.labels)),
         }
         row["remarks"] = "; ".join(remarks(self.conf, self.parts, row, self.history.rows))
         self._advance_schedule(loss)
@@ -215,6 +222,8 @@ class _Session:
         except TrainingDivergedError:
             raise
         except (RuntimeError, ValueError) as error:
+            if self.parts.form is not None:
+                self.parts.form.write()
             if isinstance(error, NoStepSizeError) or not self._is_finite():
                 raise self._diverged(epoch, " ".join(str(error).split())) from None
             raise
@@ -229,8 +238,9 @@ class _Session:
             self._step(x, y, sums)
             if number % _CHECKED_EVERY == 0 or number == len(parts.train):
                 self._check_finite(float(total(sums)[0]), epoch)
+            self.flops.count(len(y))
             for control in parts.controls:
-                control.step()
+                advance(control, parts.form)
             if parts.every_step:
                 parts.scheduler.step()
         loss, metric = (total(sums) / len(parts.train.labels)).tolist()
@@ -240,6 +250,11 @@ class _Session:
         """Take one step; add loss and metric of this process's images, as they were before it, to the sums."""
         parts = self.parts
         seen = torch.zeros_like(sums)
+        if parts.form is not None:
+            loss, outputs = parts.form.step(x, y, parts.task.loss)
+            sums[0] += loss * len(y)
+            sums[1] += parts.task.judged(outputs, y)
+            return
 
         def closure() -> Tensor:
             parts.optimizer.zero_grad()
@@ -326,6 +341,7 @@ class _Session:
             "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
             "controls": {str(i): control.state_dict() for i, control in enumerate(parts.controls)},
             "scaler": parts.scaler.state_dict() if parts.scaler else None,
+            "form": parts.form.state_dict() if parts.form else None,
             "best": self.best,
             "rows": [*self.history.rows, row],
         }
@@ -392,6 +408,10 @@ class _Session:
             schedule.load_state_dict(saved["schedules"][str(i)])
         if parts.scaler:
             parts.scaler.load_state_dict(saved["scaler"])
+        if parts.form:
+            parts.form.load_state_dict(saved["form"])
+            hold(parts.controls, parts.form)
+        self.flops.restore(saved["rows"])
         self.best = saved["best"]
         if rank() == 0:
             self.history.restore(saved["rows"])

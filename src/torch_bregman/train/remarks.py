@@ -32,7 +32,7 @@ def remarks(conf: Conf, parts: Parts, row: Row, earlier: Sequence[Row]) -> list[
     """
     said = "; ".join(each.get("remarks", "") for each in earlier)
     checks = (_died(row), _asleep(conf, parts, row), _classes(conf, parts, row), _all_awake(conf, row), _short(parts))
-    found = [remark for check in checks for remark in check]
+    found = [*parts.notes, *(remark for check in checks for remark in check)]
     return [remark for remark in found if remark.split(":")[0].split(",")[0] not in said]
 
 
@@ -54,7 +54,8 @@ def _classes(conf: Conf, parts: Parts, row: Row) -> Iterator[str]:
 
 def _asleep(conf: Conf, parts: Parts, row: Row) -> Iterator[str]:
     """Say so where nothing has woken yet, and at this pace nothing will."""
-    if not isinstance(parts.optimizer, MirrorOptimizer) or _woken(conf, parts, row):
+    frozen = any(isinstance(control, Consolidation) and control.done for control in parts.controls)
+    if frozen or not isinstance(parts.optimizer, MirrorOptimizer) or _woken(conf, parts, row):
         return
     score = max((s for s in map(float, _sleeping(parts.optimizer)) if s < 1), default=0.0)
     epoch = row["epoch"]

@@ -17,8 +17,10 @@ from torch_bregman.distributed.processes import size, together
 from torch_bregman.distributed.sharded import is_sharded
 from torch_bregman.distributed.wrapping import copied, cut, full_state, synchronised_norms
 from torch_bregman.init import low_rank_, sparsify_
+from torch_bregman.metrics import TrainingFlops, training_flops
 from torch_bregman.models import MODELS, build
-from torch_bregman.optim import RegularizedOptimizer
+from torch_bregman.multilevel import CompactForm, Unsuited, compact_form
+from torch_bregman.optim import MultilevelLinBreg, RegularizedOptimizer
 from torch_bregman.schedulers import Schedule
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
@@ -26,6 +28,7 @@ from torch_bregman.train.options import call
 from torch_bregman.train.schedules import build_schedules
 from torch_bregman.train.targets import build_controls, build_rates
 from torch_bregman.train.task import Task, task_of
+from torch_bregman.unit_groups import start_units_
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -66,6 +69,9 @@ class Parts:
         source: where the data came from.
         task: what is asked of the model.
         blank: the model without values, where the processes hold parts of it.
+        flops: counts what training costs.
+        form: the compact form in which the model is trained, or None.
+        notes: what the user should hear of at the start.
     """
 
     device: torch.device
@@ -85,6 +91,9 @@ class Parts:
     source: str
     task: Task
     blank: nn.Module
+    flops: TrainingFlops
+    form: CompactForm | None = None
+    notes: tuple[str, ...] = ()
 
     def whole_model(self) -> nn.Module:
         """Return the model with all its weights in this process; every process has to call it."""
@@ -102,6 +111,7 @@ def set_up(conf: Conf) -> Parts:
         ValueError: where data is missing or malformed, or parts do not go together.
     """
     device, data, (train, validation, test), model = together(lambda: _local_parts(conf))
+    flops = training_flops(model, test.images[:1])
     blank = model
     if conf.scale.sharded and size() > 1:
         blank = copy.deepcopy(model).to("meta")
@@ -109,6 +119,7 @@ def set_up(conf: Conf) -> Parts:
     optimizer, penalty = together(lambda: build_optimizer(conf, model, test.images[:1]))
     if size() > 1 and isinstance(optimizer, RegularizedOptimizer):
         optimizer.share_thresholds()
+    form, notes = _form(conf, model, optimizer, test.images[:1])
     by_recipe = conf.target.asked and conf.schedule.name is None
     scheduler, schedules, controls = together(
         lambda: (
@@ -135,6 +146,9 @@ def set_up(conf: Conf) -> Parts:
         source=data.source,
         task=task_of(conf),
         blank=blank,
+        flops=flops,
+        form=form,
+        notes=notes,
     )
 
 
@@ -150,6 +164,29 @@ def _local_parts(
     model = synchronised_norms(model)
     _check_fit(conf, model, batches[2].images[:2], data)
     return device, data, batches, model
+
+
+def _form(
+    conf: Conf, model: nn.Module, optimizer: Optimizer, image: Tensor
+) -> tuple[CompactForm | None, tuple[str, ...]]:
+    """Return the compact form, or why there is none."""
+    cycles = conf.optim.multilevel
+    if not isinstance(optimizer, MultilevelLinBreg) or not cycles.m or cycles.form == "masks":
+        return None, ()
+    if size() > 1 or conf.scale.accumulate > 1:
+        what = f"{size()} processes" if size() > 1 else f"scale.accumulate {conf.scale.accumulate}"
+        return None, (f"{_BY_MASKS}: {what}",)
+    if conf.dtype in _AUTOCAST:
+        return None, (f"{_BY_MASKS}: dtype {conf.dtype} is autocast",)
+    try:
+        return compact_form(
+            model, optimizer, image, batch=conf.data.batch_size or 128, below=cycles.below, compiled=cycles.compiled
+        ), ()
+    except Unsuited as reason:
+        return None, (f"{_BY_MASKS}: {reason}",)
+
+
+_BY_MASKS = "trained by masks, which saves no time"
 
 
 def pick_device(name: str) -> torch.device:
@@ -222,6 +259,9 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
     start = conf.start
     if start.kind == "sparse":
         sparsify_(model, start.density, seed=conf.seed, view=start.view, init=start.init)
+    elif start.kind == "units":
+        image = torch.zeros(1, *data.shape)
+        call(start_units_, "start.kind units", model, image, start.density, seed=conf.seed)
     elif start.kind == "low_rank":
         low_rank_(model, start.rank, seed=conf.seed, init=start.init)
     return model

@@ -39,6 +39,7 @@ def summarise(
         "weights_left": sum(count_nonzeros(weights)),
         **({} if stored is None else {"stored": stored}),
         "seconds": sum(row["seconds"] for row in rows),
+        **{key: rows[-1][key] for key in ("flops", "flops_dense") if key in rows[-1]},
         "data": parts.source,
     }
     return {**summary, **_of_best(parts, model, best, best_path)} if parts.validation else summary

@@ -144,7 +144,9 @@ def _is_share(goal: Any) -> bool:
 
 
 def _move(optim: dict[str, Any], low_rank: bool, density: Any) -> None:
-    name = optim.setdefault("name", "adabreg")
+    cycles = optim.get("multilevel")
+    in_cycles = isinstance(cycles, dict) and cycles.get("m") is not None  # for plain dual steps only
+    name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
         optim.update({"lr": 0.005, "weight_decay": 1e-4, **optim})
     rates = _RATES_LOW_RANK if low_rank else _RATES
