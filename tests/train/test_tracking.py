@@ -45,8 +45,22 @@ def test_it_gets_every_number_of_the_log(tiny: Callable[..., Conf]) -> None:
     events = EventAccumulator(str(result.path / "tensorboard"))
     events.Reload()
     rows = [flatten(row) for row in result.rows]
-    assert set(events.Tags()["scalars"]) == rows[0].keys() - {"epoch"}
+    assert set(events.Tags()["scalars"]) == rows[0].keys() - {"epoch", "remarks"}
     for key in events.Tags()["scalars"]:
         scalars = events.Scalars(key)
         assert [scalar.step for scalar in scalars] == [1, 2, 3]
         assert [scalar.value for scalar in scalars] == pytest.approx([row[key] for row in rows], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*noload.*")  # mlflow's own use of SQLAlchemy
+def test_mlflow_gets_it_too(tiny: Callable[..., Conf], monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra track is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = fit(tiny(track=["mlflow"]), observers=[])
+    client = mlflow.MlflowClient(f"sqlite:///{(result.path.parent / 'mlflow.db').resolve()}")
+    (run,) = client.search_runs([client.get_experiment_by_name("torch-bregman").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.name"] == "mlp"
+    history = client.get_metric_history(run.info.run_id, "density")
+    assert [each.value for each in history] == pytest.approx([row["density"] for row in result.rows])
+    assert run.data.metrics["final/test_accuracy"] == pytest.approx(result.summary["test_accuracy"])
