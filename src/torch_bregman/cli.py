@@ -113,8 +113,18 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     sweep.add_argument("--jobs", type=int, default=1, help="processes; more of them, on any machine, by this command")
     subcommands.add_subcommand("sweep", sweep, help="search a space of configurations")
 
+    report = ArgumentParser(exit_on_error=False, description="Show runs and experiments on one self-contained page.")
+    report.add_argument(
+        "targets", type=str, nargs="+", help="names of experiments, and runs by folder or name in --out"
+    )
+    report.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    report.add_argument("--results", type=str, default="results", help="folder of results of experiments")
+    report.add_argument("--scale", choices=["smoke", "small", "full"], default="smoke", help="of the experiments")
+    report.add_argument("--to", type=str, default="report.html", help="the page; pictures go into a folder beside it")
+    subcommands.add_subcommand("report", report, help="one page of runs and experiments")
+
     functions = {"train": _train, "resume": _resume, "data": _data, "path": _path, "experiment": _experiment}
-    return parser, {**functions, "compact": _compact, "bench": _bench, "sweep": _sweep}
+    return parser, {**functions, "compact": _compact, "bench": _bench, "report": _report, "sweep": _sweep}
 
 
 def _add_launch(parser: ArgumentParser) -> None:
@@ -246,6 +256,14 @@ def _sweep(parsed: Namespace) -> int:
         print(f"picture in {draw_front(plan, trials, figure_path(plan))}")
     except ValueError as error:
         print(f"no picture: {error}", file=sys.stderr)
+    return 0
+
+
+def _report(parsed: Namespace) -> int:
+    from torch_bregman.report.report_command import ReportRequest, write_report
+
+    page, pictures = write_report(ReportRequest(**parsed.as_dict()))
+    print(f"page in {page}, {len(pictures)} pictures in {page.with_name(f'{page.stem}-figures')}")
     return 0
 
 

@@ -319,6 +319,8 @@ class Conf(Checked):
         keep_at: sizes at which a checkpoint is kept when the network passes them: densities, or ranks of all weights
             together under a nuclear norm; see bregman path.
         track: also send the log to tensorboard, mlflow or trackio; each needs its package.
+        entry_times: steps between two looks at which weights have woken, for bregman report; the log then also counts
+            the live rows and columns of each weight. 0 does not look.
         data: which data.
         model: which network.
         start: how the weights start.
@@ -346,6 +348,7 @@ class Conf(Checked):
     threads: int | None = None
     keep_at: list[float] = field(default_factory=list)
     track: list[str] = field(default_factory=list)
+    entry_times: int = 0
     data: DataConf = field(default_factory=DataConf)
     model: ModelConf = field(default_factory=ModelConf)
     start: StartConf = field(default_factory=StartConf)
@@ -375,6 +378,12 @@ class Conf(Checked):
         if wrong := [name for name in self.track if name not in TRACKERS]:
             raise ValueError(f"track must name some of {', '.join(TRACKERS)}, got {wrong[0]!r}")
         self._check_scale()
+        _within("entry_times", self.entry_times, 0, math.inf, "steps between two looks, e.g. 10")
+        if self.entry_times and self.optim.name in ("sgd", "adam"):
+            raise ValueError(
+                f"entry_times needs a Bregman or proximal optimizer, got {self.optim.name}, where nothing sleeps: "
+                "leave it out"
+            )
         self._check_target()
 
     def _check_scale(self) -> None:
@@ -385,6 +394,8 @@ class Conf(Checked):
         if self.optim.name == "pgd" or self.dtype == "float16":
             what = "optim.name pgd" if self.optim.name == "pgd" else "dtype float16"
             raise ValueError(f"scale.sharded does not go with {what}: leave it out, or use linbreg and bfloat16")
+        if self.entry_times:
+            raise ValueError(f"scale.sharded does not go with entry_times {self.entry_times}: leave it out")
         if self.optim.name == "linbreg" and self.optim.multilevel.m:
             raise ValueError("scale.sharded does not go with optim.multilevel, whose supports are of whole weights")
         if self.target.asked or self.regularizer.name == OUTGOING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from torch_bregman.distributed.checkpoint import load_parts, save_parts
@@ -17,7 +17,7 @@ from torch_bregman.distributed.processes import AgreedError, from_first, joined,
 from torch_bregman.distributed.sharded import local
 from torch_bregman.distributed.shares import Share, shares
 from torch_bregman.distributed.wrapping import full_state, held_back, same_buffers
-from torch_bregman.metrics import density, layer_densities
+from torch_bregman.metrics import density, density_report, layer_densities
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.optim.pgd import NoStepSizeError
 from torch_bregman.train.again import Launch
@@ -206,6 +206,7 @@ class _Session:
             "density": density(self.parts.model),
             "layer_density": layer_densities(self.parts.model),
             **({"layer_rank": ranks} if ranks else {}),
+            **(_live(self.parts.model) if self.conf.entry_times else {}),
             "J": _penalties(self.parts),
             "lr": rates,
             "lam": _by_group(self.parts.optimizer, "lam"),
@@ -424,6 +425,16 @@ def _watching(conf: Conf, observers: Sequence[Observer] | None) -> list[Observer
         return []  # the first process speaks for all
     watching: list[Observer] = [Terminal()] if observers is None else list(observers)
     return [*watching, *map(tracker, conf.track)]
+
+
+def _live(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Return how many rows and columns of each weight are not zero: units that are made, and inputs that are read."""
+    layers = density_report(model).layers
+    rows = {each.name: round(each.row_density * each.shape[0]) for each in layers}
+    return {
+        "layer_rows": rows,
+        "layer_columns": {each.name: round(each.column_density * each.shape[1]) for each in layers},
+    }
 
 
 def _by_group(optimizer: Optimizer, key: str) -> dict[str, float]:

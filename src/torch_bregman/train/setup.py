@@ -21,7 +21,7 @@ from torch_bregman.metrics import TrainingFlops, training_flops
 from torch_bregman.models import MODELS, build
 from torch_bregman.multilevel import CompactForm, Unsuited, compact_form
 from torch_bregman.optim import MultilevelLinBreg, RegularizedOptimizer
-from torch_bregman.schedulers import Schedule
+from torch_bregman.schedulers import EntryTimes, Schedule
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
@@ -138,7 +138,7 @@ def set_up(conf: Conf) -> Parts:
         optimizer=optimizer,
         scheduler=scheduler,
         schedules=schedules,
-        controls=[*controls],
+        controls=[*controls, *_watching(conf, optimizer)],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
@@ -164,6 +164,12 @@ def _local_parts(
     model = synchronised_norms(model)
     _check_fit(conf, model, batches[2].images[:2], data)
     return device, data, batches, model
+
+
+def _watching(conf: Conf, optimizer: Optimizer) -> list[EntryTimes]:
+    if conf.entry_times and isinstance(optimizer, RegularizedOptimizer):
+        return [EntryTimes(optimizer, conf.entry_times)]
+    return []
 
 
 def _form(
