@@ -15,6 +15,7 @@ benchmarks/results/training_cost.json are not run again; a table goes beside it.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import json
 import platform
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +50,11 @@ DENSE: dict[str, Any] = {
 }
 
 
-def held(goal: float, cycles: bool, kind: str = "density") -> dict[str, Any]:
+def held(goal: float, cycles: bool, kind: str = "density", m: int = M) -> dict[str, Any]:
     """A network held at one size from the start, by λ, and frozen for the last 30 % of all steps."""
     optim: dict[str, Any] = {"name": "linbreg"}
     if cycles:
-        optim["multilevel"] = {"m": M, **SPARSE} if kind == "density" else {"m": M}
+        optim["multilevel"] = {"m": m, **SPARSE} if kind == "density" else {"m": m}
     start = {"kind": "sparse" if kind == "density" else "units", "density": goal}
     return {"optim": optim, "target": {kind: goal, "ramp": "none"}, "start": start}
 
@@ -81,12 +83,14 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "dense SGD": DENSE,
     "LinBreg, 5 %": held(0.05, False),
     "multilevel, 5 %": held(0.05, True),
+    "multilevel, 5 %, m = 10": held(0.05, True, m=10),
     "multilevel, 1.5 %": held(0.015, True),
     "multilevel, from 1 % up": grown(0.02),
 }
 UNITS: dict[str, dict[str, Any]] = {
     "LinBreg, 20 % of units": held(0.2, False, "units"),
     "multilevel, 20 % of units": held(0.2, True, "units"),
+    "multilevel, 10 % of units": held(0.1, True, "units"),
 }
 NETS: dict[str, dict[str, Any]] = {
     "mlp-1024": {
@@ -221,7 +225,8 @@ def timed(net: str, method: str, name: str, data: Path, steps: int) -> dict[str,
     found = {"coarse": round(statistics.median(coarse), 3)}
     if fine:
         found["fine"] = round(statistics.median(fine), 3)
-    share = 1 / (M + 1) if fine else 0.0
+    optimizer = own.parts.optimizer
+    share = 1 / (optimizer.m + 1) if isinstance(optimizer, tb.MultilevelLinBreg) else 0.0
     step = (1 - share) * found["coarse"] + share * found.get("fine", 0.0)
     awake = own.parts.form.awake() if own.parts.form is not None else {}
     return {**found, "step": round(step, 3), **ms, "awake": awake, **machine()}
@@ -256,6 +261,7 @@ def peak_of(net: str, method: str, name: str, data: Path) -> dict[str, Any]:
         stepper = Stepper(set_up(conf(net, method, name, data, 0, out)))
     before = resident("VmRSS") - size(stepper.parts.model)
     settle(stepper)
+    ctypes.CDLL(None).malloc_trim(0)  # what is free but kept is not needed
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     for _ in range(M - 1):
         assert not stepper.fine
@@ -338,8 +344,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# What training costs",
         "",
-        f"Batches of {BATCH}, m = {M}, one thread; made by `benchmarks/training_cost.py`, whose text says how. Time a",
-        "step is (m·coarse + fine)/(m + 1) on a quiet machine, as a share of dense SGD's by `F.linear` and by oneDNN,",
+        f"Batches of {BATCH}, m = {M} where no other is named; made by `benchmarks/training_cost.py`, one thread. A",
+        "step takes (m·coarse + fine)/(m + 1) on a quiet machine, beside one of dense SGD by `F.linear` and by oneDNN,",
         "the harder of the two in bold. Operations are a count by the formula of the literature, no seconds. Accuracy:",
         "mean ± standard deviation over seeds of the test accuracy after the last epoch, in %.",
         "",
@@ -350,30 +356,54 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def _part(net: str, own: dict[str, Any], found: dict[str, dict[str, Any]]) -> list[str]:
-    marks = {name: _mark(net, name, found) for name in SETS}
-    lines = [
-        f"## {net}, {own['epochs']} epochs",
-        "",
-        "| method | ms a step | of dense | of oneDNN | operations | peak MB | MNIST | Fashion-MNIST | seeds | "
-        + " | ".join(f"s to {mark:.1%} on {name}" for name, mark in marks.items() if mark)
-        + " |",
-        "|---|" + "---:|" * (8 + sum(mark > 0 for mark in marks.values())),
+    marks = {name: mark for name in SETS if (mark := _mark(net, name, found))}
+    header = [
+        "method",
+        "ms a step",
+        "of dense",
+        "of oneDNN",
+        "operations",
+        "peak MB",
+        "MNIST",
+        "Fashion-MNIST",
+        "seeds",
     ]
-    known = False
+    header += [f"s to {mark:.1%} on {name}" for name, mark in marks.items()]
+    rows = []
     for method in own["methods"]:
-        time_, memory = found.get(f"time/{net}/{method}"), found.get(f"memory/{net}/{method}")
+        time_, memory = _time(net, method, found), found.get(f"memory/{net}/{method}")
         runs = {name: _runs(net, method, name, found) for name in SETS}
-        known = known or bool(time_ or memory or any(runs.values()))
+        if not (time_ or memory or any(runs.values())):
+            continue
+        share = _weights(own["methods"][method].get("model", own["model"])) / _weights(own["model"])
         cells = [
             *_times(time_),
-            _share([run["flops"] for each in runs.values() for run in each]),
+            _share([share * run["flops"] for each in runs.values() for run in each]),
             "" if memory is None else str(memory["peak_mb"]),
             *(_accuracy([run["accuracy"][-1] for run in runs[name]]) for name in SETS),
             "/".join(str(len(each)) for each in runs.values()),
-            *(_seconds(time_, runs[name], marks[name]) for name in SETS if marks[name]),
+            *(_seconds(time_, runs[name], mark) for name, mark in marks.items()),
         ]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return [*lines, ""] if known else []
+        rows.append(f"| {method} | " + " | ".join(cells) + " |")
+    title = f"## {net}, {own['epochs']} epoch{'s' if own['epochs'] > 1 else ''}"
+    lines = [title, "", f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1), *rows, ""]
+    return lines if rows else []
+
+
+def _time(net: str, method: str, found: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the times of a method; of dense SGD those it had beside the others."""
+    beside = [row for key, row in found.items() if key.startswith(f"time/{net}/")]
+    if method != "dense SGD" or not beside:
+        return found.get(f"time/{net}/{method}")
+    dense, onednn = (statistics.median(row[key] for row in beside) for key in ("dense", "onednn"))
+    return {"step": dense, "dense": dense, "onednn": onednn}
+
+
+def _weights(model: dict[str, Any]) -> float:
+    """Return the weights of a perceptron; 1 for another model."""
+    if "hidden" not in model:
+        return 1.0
+    return float(sum(a * b for a, b in pairwise([784, *model["hidden"], 10])))
 
 
 def _runs(net: str, method: str, name: str, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

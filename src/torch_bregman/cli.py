@@ -107,7 +107,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
 
     sweep = ArgumentParser(exit_on_error=False, description="Search a space for the best trade-offs.")
-    sweep.add_argument("config", type=str, help="a YAML file: base, space, trials, size, … (docs/sweeps.md)")
+    sweep.add_argument("config", type=str, help="a YAML file: base, space, trials, size, … (docs/scale.md)")
     sweep.add_argument("--out", type=str, help="folder of all runs, by default that of the file")
     sweep.add_argument("--trials", type=int, help="how many, by default as many as the file says")
     sweep.add_argument("--jobs", type=int, default=1, help="processes; more of them, on any machine, by this command")
