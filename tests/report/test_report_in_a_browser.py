@@ -73,6 +73,18 @@ def test_figures_follow_the_scheme_when_it_changes(driver: Any, page: Path) -> N
     assert driver.execute_script(color) != before
 
 
+def test_figures_follow_the_width_when_it_changes(driver: Any, page: Path) -> None:
+    shown = """return [...document.querySelectorAll(".plot")].map((box) =>
+        [box.offsetHeight, box.querySelectorAll("text").length]);"""
+    look(driver, page, 1280, "light")
+    wide = driver.execute_script(shown)
+    look(driver, page, 390, "light")
+    narrow = driver.execute_script(shown)
+    emulate(driver, 1280, "light")
+    driver.execute_async_script("setTimeout(arguments[0], 1000)")
+    assert driver.execute_script(shown) == wide != narrow
+
+
 def test_plotly_finds_nothing_wrong_with_any_figure(driver: Any, page: Path) -> None:
     look(driver, page, 1280, "light")
     wrong = driver.execute_script(

@@ -124,7 +124,7 @@ class Chart:
         values = [v for line in self.lines for v in (*line.y, *line.low, *line.high)] + [*self.levels.values()]
         if self.from_zero:
             return 0.0, 1.06 * max(values) or 1.0
-        margin = 0.06 * (max(values) - min(values)) or 1.0
+        margin = 0.06 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 1.0
         return min(values) - margin, max(values) + margin
 
 

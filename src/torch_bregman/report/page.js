@@ -48,9 +48,10 @@
     return { data, layout };
   }
 
-  function draw(box, first) {
+  function draw(box) {
     const { data, layout } = fitted(specs[box.dataset.figure]);
-    return (first ? Plotly.newPlot : Plotly.react)(box, data, layout, quiet);
+    Plotly.purge(box); // Plotly.react leaves ticks of a colour bar behind that lay the other way
+    return Plotly.newPlot(box, data, layout, quiet);
   }
 
   // arrow keys walk through the points of a figure and say each
@@ -98,9 +99,9 @@
   }
 
   const boxes = [...document.querySelectorAll(".plot")];
-  const redraw = () => boxes.forEach((box) => draw(box, false));
+  const redraw = () => boxes.forEach(draw);
   document.querySelectorAll("table.sortable").forEach(sortable);
-  Promise.all(boxes.map((box) => draw(box, true))).then(() => {
+  Promise.all(boxes.map(draw)).then(() => {
     boxes.forEach(walk);
     narrow.addEventListener("change", redraw);
     dark.addEventListener("change", redraw);

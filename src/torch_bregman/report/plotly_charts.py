@@ -31,6 +31,8 @@ def _lines(chart: Chart) -> dict[str, Any]:
         "shapes": [_level(y) for y in chart.levels.values()],
         "margin": {"l": 62, "r": 24, "t": 12, "b": 52},
     }
+    if chart.x_label == "epoch" and max(max(line.x, default=0) for line in chart.lines) <= 8:
+        layout["xaxis"].update(tick0=0, dtick=1)  # there is no half an epoch
     if not chart.y_log:
         layout["yaxis"]["range"] = list(chart.y_range())
     longest = max((len(line.label) for line in chart.lines), default=0)

@@ -131,7 +131,8 @@ def _lam(story: RunStory) -> list[Chart]:
     end = " It ends where the support is frozen and the regulariser dropped." if frozen else ""
     about = f"The strength of the regulariser after each epoch.{end}"
     seen = [y for line in lines for y in line.y]
-    return [Chart(f"{story.name}-lam", "λ", about, "epoch", "λ", lines, y_log=max(seen) > 30 * min(seen))]
+    log = max(seen) > 30 * min(seen)
+    return [Chart(f"{story.name}-lam", "λ", about, "epoch", "λ", lines, y_log=log, from_zero=not log)]
 
 
 def _waking(story: RunStory) -> list[Chart]:
