@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         layers,
         metrics,
         models,
+        multilevel,
         optim,
         regularizers,
         schedulers,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch_bregman.groups import param_groups
     from torch_bregman.init import low_rank_, sparsify_
     from torch_bregman.metrics import density
-    from torch_bregman.optim import PGD, AdaBreg, Bregman, FactoredLinBreg, LinBreg, ProxSGD
+    from torch_bregman.optim import PGD, AdaBreg, Bregman, FactoredLinBreg, LinBreg, MultilevelLinBreg, ProxSGD
     from torch_bregman.regularizers import (
         L1,
         DynamicRankNuclear,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     )
     from torch_bregman.schedulers import suggest_lam
     from torch_bregman.train import Conf, fit, resume
-    from torch_bregman.unit_groups import incoming_groups, outgoing_groups
+    from torch_bregman.unit_groups import incoming_groups, outgoing_groups, start_units_
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ __all__ = [
     "FactoredLinBreg",
     "GroupL2",
     "LinBreg",
+    "MultilevelLinBreg",
     "NoRegularizer",
     "NonNegativeL1",
     "Nuclear",
@@ -82,6 +84,7 @@ __all__ = [
     "low_rank_",
     "metrics",
     "models",
+    "multilevel",
     "optim",
     "outgoing_groups",
     "param_groups",
@@ -90,6 +93,7 @@ __all__ = [
     "save_compact",
     "schedulers",
     "sparsify_",
+    "start_units_",
     "suggest_lam",
     "train",
     "views",
@@ -100,7 +104,7 @@ _HOME = {
     "groups": ("param_groups",),
     "init": ("low_rank_", "sparsify_"),
     "metrics": ("density",),
-    "optim": ("PGD", "AdaBreg", "Bregman", "FactoredLinBreg", "LinBreg", "ProxSGD"),
+    "optim": ("PGD", "AdaBreg", "Bregman", "FactoredLinBreg", "LinBreg", "MultilevelLinBreg", "ProxSGD"),
     "regularizers": (
         "DynamicRankNuclear",
         "DynamicRankNuclearRegularizer",
@@ -117,11 +121,11 @@ _HOME = {
     ),
     "schedulers": ("suggest_lam",),
     "train": ("Conf", "fit", "resume"),
-    "unit_groups": ("incoming_groups", "outgoing_groups"),
+    "unit_groups": ("incoming_groups", "outgoing_groups", "start_units_"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = (
-    *("compaction", "data", "graph", "layers", "metrics", "models", "optim", "regularizers"),
+    *("compaction", "data", "graph", "layers", "metrics", "models", "multilevel", "optim", "regularizers"),
     *("schedulers", "train", "views"),
 )
 

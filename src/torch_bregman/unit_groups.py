@@ -56,6 +56,48 @@ def outgoing_groups(
     return _rules(model, graph.readers(), graph.pinned, lam, weighted)
 
 
+@torch.no_grad()
+def start_units_(model: nn.Module, example: Any, share: float, *, seed: int = 0) -> nn.Module:
+    """Let a share of the units of each layer sleep no more: what reads the others becomes 0, in place.
+
+    What reads those that start awake is multiplied by 1/√share, so that activations keep their size; what makes units
+    is left as it is, at random, for them to wake with.
+
+    Args:
+        model: any module.
+        example: what it is called with, a tensor or a tuple of arguments.
+        share: of the units that start awake, in (0, 1]; at least one a layer.
+        seed: of the choice.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: for a share out of range, or a model that cannot be followed.
+
+    Example:
+        >>> model = start_units_(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(1, 3), 0.25)
+        >>> int(model[2].weight.any(0).sum())
+        2
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share!r}: 0.1 starts with every tenth unit")
+    graph, generator = trace_units(model, example), torch.Generator().manual_seed(seed)
+    awake = torch.zeros(1 + max(graph.units(), default=0), dtype=torch.bool)
+    for axis in graph.makers():
+        units = axis.units[axis.units >= 0].unique()
+        if axis.role == "makes" and len(units):
+            count = max(1, round(share * len(units)))
+            awake[units[torch.randperm(len(units), generator=generator)[:count]]] = True
+    params = dict(model.named_parameters())
+    for axis in graph.readers():
+        free = axis.units >= 0
+        scale = torch.where(awake[axis.units.clamp_min(0)], share**-0.5, 0.0)
+        scale = torch.where(free, scale, 1.0).to(params[axis.name])
+        params[axis.name].mul_(scale.view([-1 if d == axis.dim else 1 for d in range(params[axis.name].ndim)]))
+    return model
+
+
 def incoming_groups(
     model: nn.Module, example: Any, lam: float = 1.0, *, weighted: bool = True, unsupported: Unsupported = "refuse"
 ) -> dict[Key, Regularizer]:

@@ -61,9 +61,9 @@ def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     built: list[Path] = []
     plain = build.build
 
-    def counted(command: list[str], path: Path) -> None:
+    def counted(command: list[str], path: Path, source: Path | None = None) -> None:
         built.append(path)
-        plain(command, path)
+        plain(command, path, source)
 
     monkeypatch.setattr(build, "build", counted)
     return built

@@ -53,6 +53,7 @@ ROWS = [
     Row("linbreg-nesterov", tb.LinBreg, {"lr": 0.05, "momentum": 0.9, "nesterov": True}, _ALL),
     Row("linbreg-accelerated", tb.LinBreg, {"lr": 0.1, "accelerated": True}, ("loop", "foreach")),
     Row("linbreg-delta-decay", tb.LinBreg, {"lr": 0.05, "momentum": 0.5, "delta": 2.0, "weight_decay": 0.1}, _ALL),
+    Row("multilevel", tb.MultilevelLinBreg, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "m": 2}, _ALL),
     Row("adabreg", tb.AdaBreg, {"lr": 0.02}, _ALL),
     Row("adabreg-amsgrad-decay", tb.AdaBreg, {"lr": 0.02, "amsgrad": True, "delta": 0.5, "weight_decay": 0.1}, _ALL),
     Row("proxsgd", tb.ProxSGD, {"lr": 0.1}, _ALL),
@@ -97,14 +98,21 @@ def label(regularizer: Regularizer) -> str:
 
 
 def pairs(rows: Iterable[Row] = ROWS, regularizers: Iterable[Regularizer] = REGULARIZERS) -> Any:
-    """Return the pytest parameters of all pairs that exist: PGD needs a penalty it can evaluate."""
+    """Return the pytest parameters of all pairs that exist."""
     found = [
         pytest.param(row, regularizer, id=f"{row.name}-{label(regularizer)}")
         for row in rows
         for regularizer in regularizers
-        if regularizer.deterministic or row.kind is not tb.PGD
+        if go_together(row, regularizer)
     ]
     return pytest.mark.parametrize(("row", "regularizer"), found)
+
+
+def go_together(row: Row, regularizer: Regularizer) -> bool:
+    """Return whether a pair exists: PGD needs a penalty it can evaluate, cycles need entries or groups that sleep."""
+    if row.kind is tb.MultilevelLinBreg and isinstance(regularizer, tb.Nuclear):
+        return False
+    return regularizer.deterministic or row.kind not in (tb.PGD, tb.MultilevelLinBreg)
 
 
 def each(rows: Iterable[Row] = ROWS, where: Callable[[Row], bool] = lambda row: True) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_nothing_lies_about_that_belongs_to_no_results() -> None:
 def test_results_say_what_they_were_made_with(results: Results) -> None:
     for run in results.runs:
         assert {"python", "torch", "torch-bregman", "processor", "cores"} <= run.environment.keys()
+
+
+def test_the_frontier_of_the_readme_is_up_to_date() -> None:
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    spec = importlib.util.spec_from_file_location("frontier_figure", ROOT / "benchmarks/frontier_figure.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    drawn = (DOCS / "frontier.png").read_bytes()
+    assert b"Description\0" + script.digest(script.charts()).encode() in drawn, "python benchmarks/frontier_figure.py"
+    assert "docs/frontier.png" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_quotes_the_page() -> None:

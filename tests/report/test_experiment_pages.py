@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from torch_bregman.experiments import Curves, Experiment, Quantity, Scale, Scatter, Variant
 from torch_bregman.experiments.results import Results, Run
-from torch_bregman.report.experiment_figures import apart, clear, digest, draw_figure
+from torch_bregman.report.experiment_figures import digest, draw_figure
 from torch_bregman.report.experiment_page import page_text, show
 from torch_bregman.report.experiment_table import csv_table, markdown_table
+from torch_bregman.report.spacing import apart, clear
 
 ACCURACY = Quantity("test_accuracy", "test accuracy, %", 100)
 SIZE = Quantity("size", "numbers stored", 1, 0)

@@ -67,6 +67,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rank_schedule": {"name": "plateau", "options": {"increase": 2, "patience": 0, "threshold": 10}},
         "epochs": 5,
     },
+    "cycles": {"optim": {"momentum": 0.9, "nesterov": True, "multilevel": {"m": 3, "below": 1.0}}},
+    "cycles by masks": {"optim": {"momentum": 0.9, "multilevel": {"m": 3, "form": "masks"}}},
+    "target in cycles": {
+        "optim": {"multilevel": {"m": 3, "below": 1.0}},
+        "target": {"density": 0.05, "every": 2},
+        "epochs": 5,
+    },
+    "cycles over units": {
+        "optim": {"momentum": 0.9, "multilevel": {"m": 3}},
+        "regularizer": {"name": "outgoing", "lam": 0.05},
+        "start": {"kind": "units", "density": 0.3},
+    },
+    "target of units in cycles": {
+        "optim": {"multilevel": {"m": 3}},
+        "target": {"units": 0.3, "every": 2, "ramp": "none"},
+        "start": {"kind": "units", "density": 0.3},
+        "epochs": 5,
+    },
     "no validation": {"data": {"validation": 0.0}},
     "target of density": {"target": {"density": 0.05, "every": 2}, "epochs": 5},
     "target by feedback in each layer": {

@@ -23,8 +23,8 @@ def test_plain_lines_where_there_is_no_terminal(tiny: Callable[..., Conf]) -> No
     assert not any("\x1b" in line or "\r" in line for line in lines)
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
     assert lines[0].startswith("run    ")
-    assert "test accuracy" in lines[-3]
-    assert "best on the validation images" in lines[-2]
+    assert "test accuracy" in lines[-4]
+    assert "best on the validation images" in lines[-3]
 
 
 def test_a_bar_on_a_terminal_that_is_cleared_in_the_end(tiny: Callable[..., Conf]) -> None:

@@ -61,7 +61,7 @@ def _at(goal: int) -> tuple[str, ...]:
 
 def _grown(goal: int, dense: tuple[str, ...]) -> Variant:
     changes = {**_NUCLEAR, "rules": _free(*dense), "target": {"params": goal}}
-    return Variant(f"adabreg-{goal}", f"AdaBreg, {goal:,}", changes, _at(goal))
+    return Variant(f"adabreg-{goal}", f"AdaBreg, {goal:,}", changes, _at(goal), series="AdaBreg")
 
 
 def _truncated(goal: int, dense: tuple[str, ...]) -> Variant:
@@ -74,12 +74,21 @@ def _truncated(goal: int, dense: tuple[str, ...]) -> Variant:
         "optim": {"name": "adabreg", "lr": 0.001},
         "target": {"params": goal, **end},
     }
-    return Variant(f"truncated-{goal}", f"Adam, truncated, {goal:,}", changes, _at(goal))
+    return Variant(f"truncated-{goal}", f"Adam, truncated, {goal:,}", changes, _at(goal), series="Adam, truncated")
+
+
+_SCRATCH = {"same-ranks": "from scratch, the same ranks", "uniform": "from scratch, equal ranks"}
 
 
 def _factored(base: str, goal: int, ranks: dict[str, int], kind: str, label: str, **options: Any) -> Variant:
     model = {"name": "factored", "options": {"base": base, "ranks": ranks, **options}}
-    return Variant(f"{kind}-{goal}", f"factors from scratch, {label}, {goal:,}", {**_ADAM, "model": model}, _at(goal))
+    return Variant(
+        f"{kind}-{goal}",
+        f"factors from scratch, {label}, {goal:,}",
+        {**_ADAM, "model": model},
+        _at(goal),
+        series=_SCRATCH[kind],
+    )
 
 
 def _low_rank_about(place: str, dense: str) -> str:
@@ -169,7 +178,13 @@ FRONTIER_UNITS = Experiment(
     variants=(
         Variant("dense", "dense", _ADAM),
         *(
-            Variant(f"adabreg-{share:g}", f"AdaBreg, {share:.0%} of the units", {"target": {"units": share}}, scales)
+            Variant(
+                f"adabreg-{share:g}",
+                f"AdaBreg, {share:.0%} of the units",
+                {"target": {"units": share}},
+                scales,
+                series="AdaBreg",
+            )
             for share, scales in zip(_WIDTHS, (_LONG, _BRIEF, _LONG, _LONG), strict=True)
         ),
         *(
@@ -178,6 +193,7 @@ FRONTIER_UNITS = Experiment(
                 f"narrow from the start, {share:.0%}",
                 {**_ADAM, "model": {"name": "mlp", "hidden": widths}},
                 scales,
+                series="narrow from the start",
             )
             for (share, widths), scales in zip(_WIDTHS.items(), (_LONG, _BRIEF, _LONG, _LONG), strict=True)
         ),
@@ -210,6 +226,7 @@ FRONTIER_FILTERS = Experiment(
                 f"AdaBreg, {share:.0%} of the filters and units",
                 {"target": {"units": share}},
                 scales,
+                series="AdaBreg",
             )
             for share, scales in ((0.1, _LONG), (0.2, _BRIEF), (0.4, _LONG))
         ),

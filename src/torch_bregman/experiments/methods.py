@@ -95,7 +95,9 @@ class Method:
         beside = {} if setting.lam is None else {"lam": setting.lam}
         controls = partial(_MAKE[self.kind], goal, setting.lam) if self.kind else None
         changes = self.changes(setting, goal)
-        return Variant(name, label, changes, scales, controls, beside, 1.0 if self.dense else self.gradients)
+        return Variant(
+            name, label, changes, scales, controls, beside, 1.0 if self.dense else self.gradients, self.label
+        )
 
 
 def _grid(

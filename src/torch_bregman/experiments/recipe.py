@@ -57,6 +57,7 @@ class Variant:
         beside: what those are set to that the configuration does not say.
         gradients: share of the steps that need the gradient of all weights, awake or not; with it the cost of training
             is counted, see `measures.training_cost`.
+        series: of which it is one size: figures join those of one name.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Variant:
     controls: Callable[[Conf, Any], Sequence[Any]] | None = None
     beside: Changes = field(default_factory=dict)
     gradients: float | None = None
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,4 +199,4 @@ def settings(conf: Conf) -> dict[str, Any]:
     """
     plain = conf.to_dict()
     plain["data"].pop("dir")
-    return {key: value for key, value in plain.items() if key not in ("name", "seed", "out", "tensorboard")}
+    return {key: value for key, value in plain.items() if key not in ("name", "seed", "out", "track", "scale")}

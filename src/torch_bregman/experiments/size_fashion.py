@@ -39,7 +39,7 @@ def _evolved(density: float, conf: Conf, parts: Any) -> list[Any]:
 
 
 def _adabreg(goal: float) -> Variant:
-    return Variant(f"adabreg-{goal}", f"AdaBreg, {goal:.0%}", {"target": {"density": goal}})
+    return Variant(f"adabreg-{goal}", f"AdaBreg, {goal:.0%}", {"target": {"density": goal}}, series="AdaBreg")
 
 
 def _baseline(method: str, optimizer: str, lr: float, goal: float, name: str) -> Variant:
@@ -47,7 +47,13 @@ def _baseline(method: str, optimizer: str, lr: float, goal: float, name: str) ->
     changes = {**_DENSE, **_COSINE, "optim": {"name": optimizer, "lr": lr, **momentum}}
     make = {"pruning": _pruned, "evolution": _evolved}[method]
     label = {"pruning": "gradual magnitude pruning", "evolution": "SET"}[method]
-    return Variant(name, f"{label}, {optimizer}, lr = {lr}, {goal:.0%}", changes, controls=partial(make, goal))
+    return Variant(
+        name,
+        f"{label}, {optimizer}, lr = {lr}, {goal:.0%}",
+        changes,
+        controls=partial(make, goal),
+        series=f"{label}, {optimizer}",
+    )
 
 
 _RATES = {("pruning", "sgd"): 0.1, ("pruning", "adam"): 0.002, ("evolution", "sgd"): 0.2}

@@ -25,7 +25,7 @@ _SIZE = Scatter("size", "Accuracy against size", DENSITY, ACCURACY)
 
 
 def _adabreg(goal: float) -> Variant:
-    return Variant(f"adabreg-{goal}", f"AdaBreg, {goal:.0%}", {"target": {"density": goal}})
+    return Variant(f"adabreg-{goal}", f"AdaBreg, {goal:.0%}", {"target": {"density": goal}}, series="AdaBreg")
 
 
 SIZE_LENET = Experiment(

@@ -6,6 +6,7 @@ from torch_bregman.metrics.ranks import rank
 from torch_bregman.metrics.reports import DensityReport, LayerDensity, density_report
 from torch_bregman.metrics.spectra import Spectrum, effective_rank, judge, kept_energy
 from torch_bregman.metrics.tables import text_table
+from torch_bregman.metrics.training import TrainingFlops, training_flops
 from torch_bregman.metrics.uses import Use, Uses, trace_uses
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DensityReport",
     "LayerDensity",
     "Spectrum",
+    "TrainingFlops",
     "Use",
     "Uses",
     "WeightCost",
@@ -29,4 +31,5 @@ __all__ = [
     "stored_bytes",
     "text_table",
     "trace_uses",
+    "training_flops",
 ]

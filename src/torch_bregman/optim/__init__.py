@@ -6,6 +6,7 @@ from torch_bregman.optim.bregman import Bregman
 from torch_bregman.optim.factored import FactoredLinBreg
 from torch_bregman.optim.linbreg import LinBreg
 from torch_bregman.optim.mirror import MirrorOptimizer
+from torch_bregman.optim.multilevel import MultilevelLinBreg
 from torch_bregman.optim.pgd import PGD
 from torch_bregman.optim.proxsgd import ProxSGD
 
@@ -16,6 +17,7 @@ __all__ = [
     "FactoredLinBreg",
     "LinBreg",
     "MirrorOptimizer",
+    "MultilevelLinBreg",
     "ProxSGD",
     "RegularizedOptimizer",
 ]

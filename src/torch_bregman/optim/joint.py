@@ -28,9 +28,9 @@ def start_joint(group: Group, states: list[State]) -> bool:
 
 def reconcile_joint(group: Group, states: list[State]) -> int:
     """Start the duals of all units anew where a weight is not the image of its dual; return of how many entries."""
-    params, lam, delta = group["params"], states[0]["lam"], group["delta"]
+    params, delta = group["params"], group["delta"]
     duals = [state["subgrad"] for state in states]
-    images = group["regularizer"].mirror_all(duals, delta, lam=lam)
+    images = _images(group, states)
     slack = delta * max((rounding(v) for v in duals if v.numel()), default=0.0)
     changed = [
         (param.detach() - image).abs() > 2 * torch.finfo(param.dtype).eps * image.abs() + slack
@@ -61,11 +61,22 @@ def rescale_joint(group: Group, states: list[State], lam: float) -> None:
 def joint_residual(group: Group, states: list[State]) -> float:
     """Return max |θ − prox_{δJ}(δv)| / (δ max |v|)."""
     duals = [state["subgrad"] for state in states]
-    images = in_a_row(group["regularizer"].mirror_all(duals, group["delta"], lam=states[0]["lam"]))
+    images = in_a_row(_images(group, states))
     if not images.numel():
         return 0.0
     scale = group["delta"] * in_a_row(duals).abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
     return float((in_a_row([param.detach() for param in group["params"]]) - images).abs().amax() / scale)
+
+
+def frozen(image: Tensor, state: State) -> Tensor:
+    """Return the image of a dual where its support is frozen: 0 off it, even where λ has fallen since."""
+    return image * state["awake"] if "awake" in state else image
+
+
+def _images(group: Group, states: list[State]) -> list[Tensor]:
+    duals = [state["subgrad"] for state in states]
+    images = group["regularizer"].mirror_all(duals, group["delta"], lam=states[0]["lam"])
+    return [frozen(image, state) for image, state in zip(images, states, strict=True)]
 
 
 def _fresh(group: Group) -> list[Tensor]:

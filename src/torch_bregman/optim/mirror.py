@@ -10,12 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bregman.optim.base import GradientOptimizer, Group, at_least
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least
 from torch_bregman.optim.gradients import is_dense, matching, stands_still
-from torch_bregman.optim.joint import joint_residual, reconcile_joint, rescale_joint, start_joint
+from torch_bregman.optim.joint import frozen, joint_residual, reconcile_joint, rescale_joint, start_joint
 from torch_bregman.optim.low_rank import forget, image, threshold_into
 from torch_bregman.optim.rescaling import rescaled, rounding
-from torch_bregman.regularizers import NoRegularizer, Nuclear, check_lam
+from torch_bregman.optim.shared_low_rank import Call, threshold_shared
+from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer, check_lam
 
 _ENGINE_ERROR = 4e-3
 _HALVES = frozenset({torch.float16, torch.bfloat16})
@@ -44,6 +45,14 @@ class MirrorOptimizer(GradientOptimizer):
     """
 
     like_param: ClassVar[frozenset[str]] = GradientOptimizer.like_param | {"subgrad"}
+
+    def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
+        self._shared: list[tuple[Call, Batch]] = []
+        super().__init__(params, defaults, regularizer)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._shared = []
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
@@ -79,13 +88,17 @@ class MirrorOptimizer(GradientOptimizer):
                     batch, entries = Batch(group, [], [], [], []), 0
             if batch.params:
                 batches.append(batch)
-        if restarted:
-            warnings.warn(
-                f"weights were changed outside of the optimizer: the dual variable of {restarted} entries was started "
-                "anew at the weights found, so the memory of their past gradients is lost",
-                stacklevel=6,
-            )
+        self._note_restarts(restarted)
         return batches
+
+    @staticmethod
+    def _note_restarts(count: int) -> None:
+        if count:
+            warnings.warn(
+                f"weights were changed outside of the optimizer: the dual variable of {count} entries was started "
+                "anew at the weights found, so the memory of their past gradients is lost",
+                stacklevel=7,
+            )
 
     def _update_dual(self, param: Tensor, group: Group, state: dict[str, Any]) -> int:
         """Start v where there is none, or anew where θ is not its image; return for how many entries anew."""
@@ -142,7 +155,7 @@ class MirrorOptimizer(GradientOptimizer):
                 return written, 0.0
             exact = regularizer.mirror(v, group["delta"], lam=state["lam"])
             return exact, _ENGINE_ERROR * float(exact.norm())
-        return regularizer.mirror(v, group["delta"], lam=state["lam"]), 0.0
+        return frozen(regularizer.mirror(v, group["delta"], lam=state["lam"]), state), 0.0
 
     def _map(self, batch: Batch) -> None:
         """Set every θ to the image of its dual."""
@@ -151,7 +164,11 @@ class MirrorOptimizer(GradientOptimizer):
             return
         regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
         if isinstance(regularizer, Nuclear):
-            threshold_into(regularizer, batch.duals, lam, delta, batch.params, batch.states)
+            call = Call(regularizer, batch.duals, lam, delta, batch.params, batch.states)
+            if self._is_shared(call):
+                self._shared.append((call, batch))  # until all are known, and can be dealt out
+                return
+            threshold_into(*call)
         elif regularizer.joint:
             batch = self._whole(group)
             regularizer.mirror_all(batch.duals, delta, lam=lam, outs=batch.params)
@@ -161,6 +178,14 @@ class MirrorOptimizer(GradientOptimizer):
                 if dual is not param:
                     mirror(dual, delta, lam=lam, out=param)
         self._note(batch)
+
+    def _finish(self) -> None:
+        """Threshold what many processes share the work of."""
+        if self._shared:
+            shared, self._shared = self._shared, []
+            threshold_shared([call for call, _ in shared], self._processes)
+            for _, batch in shared:
+                self._note(batch)
 
     def _whole(self, group: Group) -> Batch:
         """Return all parameters of a joint group: those without a gradient follow the norm they share."""
@@ -260,7 +285,7 @@ class MirrorOptimizer(GradientOptimizer):
 
     def _residual(self, group: Group, param: Tensor) -> float:
         state = self.state[param]
-        exact = group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"])
+        exact = frozen(group["regularizer"].mirror(state["subgrad"], group["delta"], lam=state["lam"]), state)
         scale = group["delta"] * state["subgrad"].abs().amax().clamp_min(torch.finfo(torch.float32).tiny)
         return float((param.detach() - exact).abs().amax() / scale)
 

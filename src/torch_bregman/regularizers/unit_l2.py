@@ -176,6 +176,10 @@ class UnitL2(Regularizer):
         """Return the same norm on one vector, all tensors of these shapes in a row."""
         return Joined(self.lam, self, tuple(shapes))
 
+    def unit_weights(self, xs: Sequence[Tensor]) -> Tensor:
+        """Return w_u of every unit of all tensors."""
+        return self._weights(xs)
+
     def _norms(self, xs: Sequence[Tensor]) -> Tensor:
         """Return ‖x[u]‖ of every unit."""
         norms = [

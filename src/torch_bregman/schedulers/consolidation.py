@@ -19,7 +19,7 @@ from torch_bregman.schedulers.sizes import Size
 from torch_bregman.schedulers.support import Support, awake, kept_entries
 from torch_bregman.schedulers.watched import Group
 
-_OF_THE_DUAL = ("subgrad", "lam", "engine", "left", "right")
+_OF_THE_DUAL = ("subgrad", "lam", "awake", "engine", "left", "right")
 
 
 class Consolidation(Schedule):
@@ -90,6 +90,11 @@ class Consolidation(Schedule):
     def done(self) -> bool:
         """Whether the freeze is over."""
         return bool(self.frozen)
+
+    @property
+    def due(self) -> bool:
+        """Whether the next call of `step` freezes."""
+        return self.steps + 1 == self.at
 
     def _act(self, metric: float | None) -> None:
         if self.steps == self.at:

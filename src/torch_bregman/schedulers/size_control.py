@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
+from torch_bregman.optim import MirrorOptimizer, MultilevelLinBreg, RegularizedOptimizer
 from torch_bregman.schedulers.base import Schedule
 from torch_bregman.schedulers.calendars import Calendar
 from torch_bregman.schedulers.sizes import Size
@@ -26,7 +26,8 @@ class SizeControl(Schedule):
         optimizer: any Bregman optimizer.
         sizes: one target or several; the tightest decides.
         relaxation: how far λ goes at a time.
-        every: training steps between two looks, default 10.
+        every: training steps between two looks, default 10; in cycles of m + 1 steps (`MultilevelLinBreg`) they come
+            after fine steps, and go as far at a time as all the looks that are left out.
         ramp: from the number of steps so far to what the goals are multiplied by, e.g. `cubic(10, 1, 6000)`: from ten
             times the goal down to it in 6000 steps. Default 1 throughout. The whole network is never exceeded.
         groups: indices of the groups to steer, default all with a regulariser; then all weights of the optimizer count.
@@ -71,8 +72,31 @@ class SizeControl(Schedule):
         self.least, self.most, self.turns = least, most, 0
         self.watched = watched(optimizer, sizes, groups, scope)
 
+    @property
+    def due(self) -> bool:
+        """Whether the next call of `step` looks at the duals."""
+        return self._looks_at(self.steps + 1)
+
+    def _looks_at(self, steps: int) -> bool:
+        """Return whether it looks after so many steps; in cycles after fine ones, for coarse ones move few duals."""
+        cycle = self._cycle
+        if cycle == 1:
+            return steps % self.every == 0
+        optimizer: Any = self.optimizer
+        return optimizer.phase == 0 and (steps // cycle) % math.ceil(self.every / cycle) == 0
+
+    @property
+    def _cycle(self) -> int:
+        return self.optimizer.m + 1 if isinstance(self.optimizer, MultilevelLinBreg) else 1
+
+    @property
+    def pace(self) -> float:
+        """The relaxation of one look: as far as looks every `every` steps would have come in the same time."""
+        between = self._cycle * math.ceil(self.every / self._cycle)
+        return self.relaxation if self._cycle == 1 else 1 - (1 - self.relaxation) ** (between / self.every)
+
     def _act(self, metric: float | None) -> None:
-        if self.steps % self.every:
+        if not self._looks_at(self.steps):
             return
         factor = 1.0 if self.ramp is None else float(self.ramp(self.steps))
         for each in self.watched:
@@ -121,7 +145,7 @@ class LamByQuantile(SizeControl):
 
     def _next(self, watched: Watched, factor: float) -> float:
         lam = watched.lam
-        return lam + self.relaxation * (watched.lam_wanted(factor, self.turns) - lam)
+        return lam + self.pace * (watched.lam_wanted(factor, self.turns) - lam)
 
 
 class LamByFeedback(SizeControl):
@@ -157,7 +181,7 @@ class LamByFeedback(SizeControl):
         if lam == 0:
             return watched.lam_wanted(factor, self.turns)
         gap = min(max(watched.gap(factor, self.turns), -1.0), 1.0)
-        return lam * (1 + self.relaxation * gap) if gap > 0 else lam / (1 - self.relaxation * gap)
+        return lam * (1 + self.pace * gap) if gap > 0 else lam / (1 - self.pace * gap)
 
 
 def watched(

@@ -74,13 +74,17 @@ class EntryTimes(Schedule):
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a whole number of steps >= 1, got {every!r}")
         self.every = every
-        self.params = [
-            param
+        found = [
+            (param, name)
             for group in optimizer.param_groups
             if not isinstance(group["regularizer"], NoRegularizer)
-            for param in group["params"]
+            for param, name in zip(
+                group["params"], group.get("param_names", ()) or [""] * len(group["params"]), strict=True
+            )
             if param.ndim >= 2
         ]
+        self.params = [param for param, _ in found]
+        self.names = [name or str(number) for number, (_, name) in enumerate(found)]
         self.times = [torch.where(param != 0, 0, -1).int() for param in self.params]
 
     def _act(self, metric: float | None) -> None:
@@ -100,8 +104,9 @@ class EntryTimes(Schedule):
         raise ValueError(f"a tensor of shape {tuple(param.shape)} has no entry times: it has no regularizer here")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return steps and times."""
-        return {**super().state_dict(), "times": {str(i): times for i, times in enumerate(self.times)}}
+        """Return steps, times, and the names of the weights where the groups have them."""
+        names = dict(zip(map(str, range(len(self.names))), self.names, strict=True))
+        return {**super().state_dict(), "names": names, "times": {str(i): t for i, t in enumerate(self.times)}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""

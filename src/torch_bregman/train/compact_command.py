@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from torch_bregman.compaction import (
+    CompactReport,
     compact,
     export_onnx,
     export_program,
@@ -31,6 +32,9 @@ from torch_bregman.train.setup import Parts, set_up
 
 ORIGIN = "run.json"
 """In the folder of a compact model: where the run is that it came from, seen from the folder."""
+
+REPORT = "report.json"
+"""In the same folder: what the compaction did, for `bregman report`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def compact_run(request: CompactRequest) -> Path:
         to = save_compact(Path(request.to) if request.to else folder.path / "compact", small, report)
         origin = json.dumps({"run": os.path.relpath(folder.path, to)}) + "\n"
         replace_file(to / ORIGIN, lambda file: file.write(origin.encode()))
+        replace_file(to / REPORT, lambda file: file.write(_plain(report).encode()))
         print(f"compact model in {to}")
         for kind in request.export:
             print(f"{kind} in {_EXPORTS[kind](to / f'model.{kind}', small, example)}")
@@ -109,6 +114,13 @@ def bench_run(place: str, out: str = "runs", batch_sizes: Sequence[int] = (1, 12
             rows.append([str(n), f"{dense:.3f}", f"{now:.3f}", f"{dense / now:.2f}"])
     header = ["batch", "dense, ms", "compact, ms", "times as fast"]
     return "\n".join([*text_table(header, rows, ">>>>"), f"median, {torch.get_num_threads()} threads"])
+
+
+def _plain(report: CompactReport) -> str:
+    """Return sizes before and after, and latencies in milliseconds on so many threads, as JSON."""
+    sizes = {"parameters": report.parameters, "bytes": report.bytes, "macs": report.macs}
+    latencies = [asdict(each) for each in report.latencies]
+    return json.dumps({**sizes, "latencies": latencies, "threads": torch.get_num_threads()}, indent=1) + "\n"
 
 
 _EXPORTS = {"onnx": export_onnx, "pt2": export_program}

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch_bregman.train.checked import Checked, refuse_idle
-from torch_bregman.train.target_conf import TargetConf, with_recipe
+from torch_bregman.train.scale_conf import ScaleConf
+from torch_bregman.train.target_conf import OUTGOING, TargetConf, with_recipe
 from torch_bregman.train.yaml_file import read_mapping
+
+TRACKERS = ("tensorboard", "mlflow", "trackio")
 
 
 @dataclass
@@ -70,7 +73,12 @@ class ModelConf(Checked):
             self.hidden = [200, 80]
 
 
-_STARTS_TAKE = {"sparse": {"density", "view", "init"}, "low_rank": {"rank", "init"}, "dense": set()}
+_STARTS_TAKE = {
+    "sparse": {"density", "view", "init"},
+    "low_rank": {"rank", "init"},
+    "units": {"density"},
+    "dense": set(),
+}
 
 
 @dataclass
@@ -78,14 +86,15 @@ class StartConf(Checked):
     """How the weights start.
 
     Args:
-        kind: sparse (few weights, larger), low_rank, or dense (PyTorch's own initialisation).
-        density: share of the weights a sparse start keeps, in (0, 1].
+        kind: sparse (few weights, larger), low_rank, units (what reads most units is 0), or dense (PyTorch's own
+            initialisation).
+        density: share of the weights, or units, that a start keeps, in (0, 1].
         rank: rank of a low-rank start.
         view: what a sparse start keeps or drops as one: elements, rows, columns, filters, kernels, …
         init: kaiming (for ReLU) or xavier.
     """
 
-    kind: Literal["sparse", "low_rank", "dense"] = "sparse"
+    kind: Literal["sparse", "low_rank", "units", "dense"] = "sparse"
     density: float = 0.01
     rank: int = 4
     view: str = "elements"
@@ -120,10 +129,43 @@ class RegularizerConf(Checked):
         _within("lam", self.lam, 0, math.inf, "0 switches the regulariser off")
 
 
+@dataclass
+class MultilevelConf(Checked):
+    """Cycles of coarse steps on a frozen support, on tensors that hold the support only, and one fine step (linbreg).
+
+    Args:
+        m: coarse steps between two fine ones, e.g. 25; by default every step is full. λ must be smaller than without.
+        clip: norm of a group that wakes, in λ√n, at most.
+        form: auto trains on compact tensors where model and regulariser allow it, masks never.
+        below: density up to which a layer is compact under l1; by default measured at the start, which may differ from
+            run to run in the last bits of the weights. 0.1 suits layers of 1000 units and batches of 128.
+        compiled: products under l1 by a C program, twice as fast; needs a C compiler, and waits for it at the start.
+    """
+
+    m: int | None = None
+    clip: float = 1.1
+    form: Literal["auto", "masks"] = "auto"
+    below: float | None = None
+    compiled: bool = False
+
+    def check(self) -> None:
+        """Check ranges, and that nothing is set without m."""
+        if self.m is None:
+            refuse_idle("optim.multilevel", self, {"m"}, "no optim.multilevel.m")
+            return
+        _within("optim.multilevel.m", self.m, 0, math.inf, "coarse steps in a cycle, e.g. 25")
+        if not self.clip > 1:
+            raise ValueError(f"optim.multilevel.clip must be a number > 1, got {self.clip!r}: 1.1 is a good choice")
+        if self.form == "masks":
+            refuse_idle("optim.multilevel", self, {"m", "clip", "form"}, "form masks")
+        if self.below is not None:
+            _within("optim.multilevel.below", self.below, 0, 1, "a density, e.g. 0.1")
+
+
 _SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
 _ADAM = {"lr", "betas", "eps", "amsgrad", "weight_decay"}
 _TAKES: dict[str, set[str]] = {
-    "linbreg": _SGD | {"accelerated", "delta", "compiled"},
+    "linbreg": _SGD | {"accelerated", "delta", "compiled", "multilevel"},
     "adabreg": _ADAM | {"delta", "compiled"},
     "proxsgd": _SGD,
     "pgd": {"lr", "accelerated", "backtracking"},
@@ -155,6 +197,7 @@ class OptimConf(Checked):
         compiled: one compiled pass a step; needs a C compiler on a CPU, and waits for it at the start.
         base: class in torch.optim that bregman runs on the dual variables, e.g. RMSprop.
         options: what else that class takes.
+        multilevel: full gradients now and then only (linbreg).
     """
 
     name: Literal["linbreg", "adabreg", "proxsgd", "pgd", "bregman", "sgd", "adam"] = "linbreg"
@@ -172,10 +215,16 @@ class OptimConf(Checked):
     compiled: bool = False
     base: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    multilevel: MultilevelConf = field(default_factory=MultilevelConf)
 
     def check(self) -> None:
         """Check that every field that was set has an effect."""
         self.betas = (float(self.betas[0]), float(self.betas[1]))
+        if self.multilevel.m is not None and self.name != "linbreg":
+            raise ValueError(
+                f"optim.multilevel is for linbreg, got {self.name}: what it remembers of a weight needs the full "
+                "gradient at every step; set optim.name to linbreg, or leave it out"
+            )
         refuse_idle("optim", self, {"name", *_TAKES[self.name]}, self.name)
         if self.lr is None:
             self.lr = _RATES[self.name]
@@ -190,7 +239,7 @@ class OptimConf(Checked):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the optimizer's class."""
-        return {key: getattr(self, key) for key in sorted(_TAKES[self.name] - {"base", "options"})}
+        return {key: getattr(self, key) for key in sorted(_TAKES[self.name] - {"base", "options", "multilevel"})}
 
 
 @dataclass
@@ -269,7 +318,9 @@ class Conf(Checked):
         threads: of the CPU; by default PyTorch's choice.
         keep_at: sizes at which a checkpoint is kept when the network passes them: densities, or ranks of all weights
             together under a nuclear norm; see bregman path.
-        tensorboard: also write TensorBoard events; needs the extra `track`.
+        track: also send the log to tensorboard, mlflow or trackio; each needs its package.
+        entry_times: steps between two looks at which weights have woken, for bregman report; the log then also counts
+            the live rows and columns of each weight. 0 does not look.
         data: which data.
         model: which network.
         start: how the weights start.
@@ -279,6 +330,7 @@ class Conf(Checked):
         schedule: how the learning rate changes.
         lam_schedule: how λ changes.
         rank_schedule: how the rank cap changes.
+        scale: how the work is laid out over processes and memory.
         target: how large the network may be; from `from_dict`, YAML and flags it also chooses what is not set.
 
     Example:
@@ -295,7 +347,8 @@ class Conf(Checked):
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = None
     keep_at: list[float] = field(default_factory=list)
-    tensorboard: bool = False
+    track: list[str] = field(default_factory=list)
+    entry_times: int = 0
     data: DataConf = field(default_factory=DataConf)
     model: ModelConf = field(default_factory=ModelConf)
     start: StartConf = field(default_factory=StartConf)
@@ -305,6 +358,7 @@ class Conf(Checked):
     schedule: ScheduleConf = field(default_factory=ScheduleConf)
     lam_schedule: LamScheduleConf = field(default_factory=LamScheduleConf)
     rank_schedule: RankScheduleConf = field(default_factory=RankScheduleConf)
+    scale: ScaleConf = field(default_factory=ScaleConf)
     target: TargetConf = field(default_factory=TargetConf)
 
     def check(self) -> None:
@@ -321,7 +375,32 @@ class Conf(Checked):
             raise ValueError(f"pgd needs the full batch, got data.batch_size {self.data.batch_size}: set it to 0")
         if self.optim.name == "pgd" and self.dtype == "float16":
             raise ValueError("pgd needs gradients as they are, got dtype float16, which scales them: use bfloat16")
+        if wrong := [name for name in self.track if name not in TRACKERS]:
+            raise ValueError(f"track must name some of {', '.join(TRACKERS)}, got {wrong[0]!r}")
+        self._check_scale()
+        _within("entry_times", self.entry_times, 0, math.inf, "steps between two looks, e.g. 10")
+        if self.entry_times and self.optim.name in ("sgd", "adam"):
+            raise ValueError(
+                f"entry_times needs a Bregman or proximal optimizer, got {self.optim.name}, where nothing sleeps: "
+                "leave it out"
+            )
         self._check_target()
+
+    def _check_scale(self) -> None:
+        if self.optim.name == "pgd" and self.scale.accumulate > 1:
+            raise ValueError(f"scale.accumulate has no effect with pgd, got {self.scale.accumulate}: leave it out")
+        if not self.scale.sharded:
+            return
+        if self.optim.name == "pgd" or self.dtype == "float16":
+            what = "optim.name pgd" if self.optim.name == "pgd" else "dtype float16"
+            raise ValueError(f"scale.sharded does not go with {what}: leave it out, or use linbreg and bfloat16")
+        if self.entry_times:
+            raise ValueError(f"scale.sharded does not go with entry_times {self.entry_times}: leave it out")
+        if self.optim.name == "linbreg" and self.optim.multilevel.m:
+            raise ValueError("scale.sharded does not go with optim.multilevel, whose supports are of whole weights")
+        if self.target.asked or self.regularizer.name == OUTGOING:
+            what = "a target" if self.target.asked else f"regularizer {OUTGOING}"
+            raise ValueError(f"scale.sharded does not go with {what}, which looks at whole weights: leave it out")
 
     def _check_target(self) -> None:
         if not self.target.asked:
@@ -356,9 +435,15 @@ class Conf(Checked):
             "schedule": ScheduleConf,
             "lam_schedule": LamScheduleConf,
             "rank_schedule": RankScheduleConf,
+            "scale": ScaleConf,
             "target": TargetConf,
         }
         values = dict(with_recipe(plain))
+        if values.pop("tensorboard", False):  # as configurations of runs made before 0.1 have it
+            values["track"] = [*values.get("track", []), "tensorboard"]
+        if isinstance(values.get("optim"), dict) and isinstance(values["optim"].get("multilevel"), dict):
+            cycles = _build(MultilevelConf, values["optim"]["multilevel"], "optim.multilevel.")
+            values["optim"] = {**values["optim"], "multilevel": cycles}
         for key, kind in nested.items():
             if isinstance(values.get(key), dict):
                 values[key] = _build(kind, values[key], f"{key}.")

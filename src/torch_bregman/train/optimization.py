@@ -45,6 +45,9 @@ def build_optimizer(conf: Conf, model: nn.Module, image: Tensor) -> tuple[Optimi
     if name in _DENSE:
         plain = [{key: value for key, value in group.items() if key != "regularizer"} for group in groups]
         return _DENSE[name](plain, **arguments), _penalty(groups, name)
+    cycles = conf.optim.multilevel
+    if cycles.m is not None:
+        return optim.MultilevelLinBreg(groups, **arguments, m=cycles.m, clip=cycles.clip), None
     return _BREGMAN[name](groups, **arguments), None
 
 

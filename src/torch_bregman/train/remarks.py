@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from torch_bregman.distributed.sharded import gathered
 from torch_bregman.metrics import named_weights
 from torch_bregman.optim import MirrorOptimizer
 from torch_bregman.regularizers import NoRegularizer
@@ -31,7 +32,7 @@ def remarks(conf: Conf, parts: Parts, row: Row, earlier: Sequence[Row]) -> list[
     """
     said = "; ".join(each.get("remarks", "") for each in earlier)
     checks = (_died(row), _asleep(conf, parts, row), _classes(conf, parts, row), _all_awake(conf, row), _short(parts))
-    found = [remark for check in checks for remark in check]
+    found = [*parts.notes, *(remark for check in checks for remark in check)]
     return [remark for remark in found if remark.split(":")[0].split(",")[0] not in said]
 
 
@@ -44,7 +45,7 @@ def _died(row: Row) -> Iterator[str]:
 def _classes(conf: Conf, parts: Parts, row: Row) -> Iterator[str]:
     if parts.task.metric != "accuracy" or row["epoch"] < conf.epochs / 2:
         return  # a sparse start may well leave some out
-    last = list(named_weights(parts.model).values())[-1]
+    last = gathered(list(named_weights(parts.model).values())[-1].detach())
     if last.ndim == 2 and last.any():
         silent = (~last.any(1)).nonzero().flatten().tolist()
         if silent:
@@ -53,7 +54,8 @@ def _classes(conf: Conf, parts: Parts, row: Row) -> Iterator[str]:
 
 def _asleep(conf: Conf, parts: Parts, row: Row) -> Iterator[str]:
     """Say so where nothing has woken yet, and at this pace nothing will."""
-    if not isinstance(parts.optimizer, MirrorOptimizer) or _woken(conf, parts, row):
+    frozen = any(isinstance(control, Consolidation) and control.done for control in parts.controls)
+    if frozen or not isinstance(parts.optimizer, MirrorOptimizer) or _woken(conf, parts, row):
         return
     score = max((s for s in map(float, _sleeping(parts.optimizer)) if s < 1), default=0.0)
     epoch = row["epoch"]
@@ -79,7 +81,7 @@ def _sleeping(optimizer: MirrorOptimizer) -> Iterator[torch.Tensor]:
         if isinstance(regularizer, NoRegularizer) or not regularizer.deterministic or not group["lam"]:
             continue
         for param in group["params"]:
-            scores = waking_scores(optimizer, param)
+            scores = gathered(waking_scores(optimizer, param))
             yield torch.where(scores < 1, scores, 0.0).max() if scores.numel() else torch.zeros(())
 
 

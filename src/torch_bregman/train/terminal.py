@@ -124,4 +124,9 @@ def _outcome(result: Result) -> list[str]:
         )
     if "stored" in summary:
         lines.append(f"{summary['stored']:,} numbers store the weights, those of low rank as two factors")
+    if "flops" in summary:
+        share = summary["flops"] / summary["flops_dense"]
+        lines.append(
+            f"{summary['flops']:.2e} floating-point operations were zeros free, {share:.1%} of a dense network's"
+        )
     return [*lines, f"{summary['seconds']:.1f} s of training, all files in {result.path}"]

@@ -30,34 +30,37 @@ class CompilerError(ValueError):
     """The C program cannot be built: no compiler, or one that does not work."""
 
 
-def load() -> ctypes.CDLL:
-    """Return the program, from the user's cache, or built there: a second or so.
+def load(source: Path | None = None) -> ctypes.CDLL:
+    """Return a program, from the user's cache, or built there: a second or so.
 
     The cache is the folder `native` of what ``TORCH_BREGMAN_CACHE`` names, else of the system's place for the user's
     caches. A program that others could have put or changed there is not loaded: then, and where nothing can be written,
     it is built in a folder of its own that is gone afterwards.
 
+    Args:
+        source: of the program, default that of an optimizer's step.
+
     Raises:
         CompilerError: where there is no C compiler, or it fails.
     """
     with _LOCK:
-        return _load()
+        return _load(source or SOURCE)
 
 
 @functools.cache
-def _load() -> ctypes.CDLL:
+def _load(source: Path) -> ctypes.CDLL:
     compiler = find_compiler()
     command, target = _target(compiler)
-    name = f"step-{_key(command, target)}.so"
+    name = f"{source.stem}-{_key(source, command, target)}.so"
     try:
-        return _from_cache(command, cache_folder("native") / name)
+        return _from_cache(source, command, cache_folder("native") / name)
     except OSError as error:
         warnings.warn(
             f"the compiled step is built anew in every process: {error}; name another folder by {CACHE_VARIABLE}",
             stacklevel=2,
         )
     with tempfile.TemporaryDirectory(prefix="torch-bregman-") as folder:
-        build(command, Path(folder) / name)
+        build(command, Path(folder) / name, source)
         return ctypes.CDLL(str(Path(folder) / name))
 
 
@@ -87,12 +90,12 @@ def _target(compiler: list[str]) -> tuple[list[str], str]:
     raise CompilerError(_failure(command, asked.stderr))
 
 
-def _key(command: list[str], target: str) -> str:
-    parts = (SOURCE.read_text(encoding="utf-8"), *command, target)
+def _key(source: Path, command: list[str], target: str) -> str:
+    parts = (source.read_text(encoding="utf-8"), *command, target)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _from_cache(command: list[str], path: Path) -> ctypes.CDLL:
+def _from_cache(source: Path, command: list[str], path: Path) -> ctypes.CDLL:
     """Load what is in the cache, or build it there; an OSError says why that cannot be."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_private(path.parent)
@@ -103,7 +106,7 @@ def _from_cache(command: list[str], path: Path) -> ctypes.CDLL:
         except OSError:
             path.unlink()  # cut short, or of another system
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        build(command, Path(folder) / path.name)
+        build(command, Path(folder) / path.name, source)
         (Path(folder) / path.name).replace(path)  # others who build it at the same time replace it by its like
     return ctypes.CDLL(str(path))
 
@@ -119,13 +122,13 @@ def _check_private(path: Path) -> None:
         raise PermissionError(f"{path} may be written to by others, take that from them by chmod go-w")
 
 
-def build(command: list[str], path: Path) -> None:
-    """Compile the program into a file.
+def build(command: list[str], path: Path, source: Path | None = None) -> None:
+    """Compile a program into a file, by default that of an optimizer's step.
 
     Raises:
         CompilerError: with what the compiler says.
     """
-    done = _run([*command, "-o", str(path), str(SOURCE), "-lm"])
+    done = _run([*command, "-o", str(path), str(source or SOURCE), "-lm"])
     if done.returncode:
         raise CompilerError(_failure(command, done.stderr))
     path.chmod(0o700)

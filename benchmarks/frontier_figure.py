@@ -1,0 +1,83 @@
+"""Draw README's first figure from the committed results: accuracy at a size, published numbers beside it.
+
+python benchmarks/frontier_figure.py                     # docs/experiments/*.json -> docs/frontier.png
+
+LeNet-300-100 on MNIST and Fashion-MNIST. Of each data set the frontier experiment is taken where it has runs, else the
+smaller experiment that came before it; nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch_bregman.experiments import Scatter, find
+from torch_bregman.experiments.recipe import ACCURACY, DENSITY
+from torch_bregman.experiments.results import Results
+from torch_bregman.report.charts import Chart, Line
+from torch_bregman.report.png_charts import draw_lines
+from torch_bregman.report.result_charts import accuracy_chart
+from torch_bregman.train.atomic import replace_file
+
+ROOT = Path(__file__).parents[1]
+RESULTS, FIGURE = ROOT / "docs/experiments", ROOT / "docs/frontier.png"
+SIZES = [1.0, 2.0, 5.0, 10.0]
+PUBLISHED = {
+    "sparse momentum, 100 epochs": ([97.64, 98.01, 98.47, 98.6], 6),
+    "SET, 100 epochs": ([95.80, 97.74, 98.14, 98.39], 8),
+}
+"""Test accuracy on MNIST as Dettmers and Zettlemoyer 2019 print it for both, and the style of the line."""
+PANELS = {
+    "MNIST": ("frontier-mnist", "size-lenet"),
+    "Fashion-MNIST": ("frontier-fashion", "size-fashion"),
+}
+
+
+def charts() -> list[Chart]:
+    """Return a chart for each data set, of the first experiment that has results."""
+    found = []
+    for place, names in PANELS.items():
+        results = next(each for each in map(_opened, names) if each.runs)
+        chart = accuracy_chart(results, Scatter("size", f"LeNet-300-100 on {place}", DENSITY, ACCURACY))
+        lines = tuple(line for line in chart.lines if not line.hollow and len(line.x) > 1)
+        if place == "MNIST":
+            lines += tuple(Line(label, SIZES, y, style=style, hollow=True) for label, (y, style) in PUBLISHED.items())
+        seeds = {len(results.of(run.variant)) for run in results.runs}
+        epochs = results.experiment.conf("small", results.experiment.variant(results.runs[0].variant)).epochs
+        title = f"{chart.title}: {epochs} epochs, {_span(seeds)}"
+        found.append(replace(chart, title=title, about="", lines=lines))
+    return found
+
+
+def _opened(name: str) -> Results:
+    return Results.open(RESULTS, find(name), "small")
+
+
+def _span(seeds: set[int]) -> str:
+    if seeds == {1}:
+        return "1 seed"
+    return f"{max(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+
+
+def digest(shown: list[Chart]) -> str:
+    """Return a name for what is shown: it changes with any number of it."""
+    return hashlib.sha256(json.dumps([asdict(chart) for chart in shown]).encode()).hexdigest()[:16]
+
+
+def draw(shown: list[Chart], path: Path) -> None:
+    """Draw all charts side by side; the file carries their digest."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(13, 4.2), layout="constrained")
+    for axes, chart in zip(canvas.subplots(1, len(shown)), shown, strict=True):
+        draw_lines(axes, chart)
+        axes.set_title(chart.title, loc="left", fontsize=11)
+    metadata = {"Software": None, "Description": digest(shown)}
+    replace_file(path, lambda file: canvas.savefig(file, dpi=110, format="png", metadata=metadata))
+
+
+if __name__ == "__main__":
+    draw(charts(), FIGURE)
+    print(FIGURE)

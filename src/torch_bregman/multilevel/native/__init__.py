@@ -1,0 +1,1 @@
+"""Products on a fixed support by a C program."""

@@ -1,0 +1,84 @@
+"""A matrix on a fixed support whose products are taken by a C program."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from torch_bregman.layers.support import SupportMatrix
+from torch_bregman.optim.native.build import load
+
+SOURCE = Path(__file__).with_name("products.c")
+
+
+class NativeSupportMatrix(SupportMatrix):
+    """`SupportMatrix` of float32 on a CPU, in one thread. Sums are taken in another order than by torch.
+
+    Args:
+        flat: rising positions of the entries in W, row by row.
+        values: the entries, float32; the matrix shares their memory.
+        shape: out, in.
+
+    Raises:
+        CompilerError: where there is no C compiler, or it fails.
+    """
+
+    def __init__(self, flat: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
+        super().__init__(flat, values, shape)
+        self._program = program()
+        self._out = self._gradient.values()
+
+    def matmul(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return W x for x of in × batch, added to `out` in place where that is given."""
+        y = x.new_zeros(self.shape[0], x.shape[1]) if out is None else out
+        return self._multiply(self._matrix, x, y)
+
+    def transposed_matmul(self, dy: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return Wᵀ ∂y for ∂y of out × batch, in `out` where that is given."""
+        matrix = self._transposed_now()
+        return self._multiply(matrix, dy, dy.new_zeros(self.shape[1], dy.shape[1]) if out is None else out.zero_())
+
+    def _multiply(self, matrix: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        x = x.contiguous()
+        self._program.multiply(*_addresses(matrix), *_address(x, y), matrix.shape[0], x.shape[1])
+        increment_version(y)
+        return y
+
+    def gradient(self, dy: Tensor, x: Tensor) -> Tensor:
+        """Return the entries of ∂y xᵀ on the support, in memory that the next call takes again."""
+        x, dy = x.contiguous(), dy.contiguous()
+        self._program.sample(*_addresses(self._gradient), *_address(x, dy), self.shape[0], x.shape[1])
+        return self._out
+
+
+def _addresses(matrix: Tensor) -> list[int]:
+    return _address(matrix.crow_indices(), matrix.col_indices(), matrix.values())
+
+
+def _address(*tensors: Tensor) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+@functools.cache
+def program() -> Any:
+    """Return the program, built at the first call.
+
+    Raises:
+        CompilerError: where there is no C compiler, or it fails.
+    """
+    library = load(SOURCE)
+    for function in (library.multiply, library.sample):
+        function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_size_t] * 2
+        function.restype = None
+    return library
+
+
+def matrix_type(dtype: torch.dtype, compiled: bool) -> type[SupportMatrix]:
+    """Return the kind of matrix for weights of a type."""
+    return NativeSupportMatrix if compiled and dtype is torch.float32 else SupportMatrix

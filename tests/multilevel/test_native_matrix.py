@@ -1,0 +1,55 @@
+"""Products by the C program, against dense ones in float64."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torch_bregman.layers.support import SupportMatrix
+from torch_bregman.multilevel.native.matrix import NativeSupportMatrix, matrix_type
+from torch_bregman.optim.native.build import COMPILERS
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C compiler")
+
+
+@given(
+    st.integers(0, 99),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from([1, 15, 16, 17, 128, 131, 160, 257]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_products_are_those_of_the_dense_matrix(seed: int, rows: int, columns: int, batch: int, density: float):
+    rng = torch.Generator().manual_seed(seed)
+    dense = torch.randn(rows, columns, generator=rng) * (torch.rand(rows, columns, generator=rng) < density)
+    flat = (dense != 0).view(-1).nonzero().view(-1)
+    matrix = NativeSupportMatrix(flat, dense.view(-1)[flat], (rows, columns))
+    x, dy = torch.randn(columns, batch, generator=rng), torch.randn(rows, batch, generator=rng)
+    near = {"rtol": 1e-4, "atol": 1e-4}
+    wide = dense.double()
+    torch.testing.assert_close(matrix.matmul(x).double(), wide @ x.double(), **near)
+    torch.testing.assert_close(matrix.matmul(x, out=dy.clone()).double(), wide @ x.double() + dy, **near)
+    torch.testing.assert_close(matrix.matmul(x.t().contiguous().t()).double(), wide @ x.double(), **near)
+    room = torch.full((columns, batch), 7.0)
+    torch.testing.assert_close(matrix.transposed_matmul(dy, out=room).double(), wide.t() @ dy.double(), **near)
+    expected = (dy.double() @ x.double().t()).view(-1)[flat]
+    for _ in range(2):
+        torch.testing.assert_close(matrix.gradient(dy, x).double(), expected, **near)
+
+
+def test_autograd_hears_of_what_it_writes():
+    matrix = NativeSupportMatrix(torch.tensor([0]), torch.ones(1), (1, 1))
+    out = torch.zeros(1, 4)
+    before = out._version
+    matrix.matmul(torch.ones(1, 4), out=out)
+    assert out._version > before
+
+
+def test_double_precision_stays_with_torch():
+    assert matrix_type(torch.float64, True) is matrix_type(torch.float32, False) is SupportMatrix
+    assert matrix_type(torch.float32, True) is NativeSupportMatrix

@@ -1,0 +1,168 @@
+"""Cycles of coarse steps, as a user asks for them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.commands import bregman, is_one_error
+
+import torch_bregman as tb
+from torch_bregman.multilevel import SparseForm
+from torch_bregman.train import Conf, fit
+from torch_bregman.train.conf import OptimConf
+from torch_bregman.train.setup import set_up
+
+MASKS = {"m": 2, "form": "masks"}
+CYCLES = {"momentum": 0.9, "nesterov": True, "multilevel": {"m": 3, "below": 1.0}}
+
+
+def by_masks(optim: dict[str, Any]) -> dict[str, Any]:
+    return {**optim, "multilevel": {"m": optim["multilevel"]["m"], "form": "masks"}}
+
+
+@pytest.mark.parametrize("changes", [{}, {"target": {"density": 0.06, "every": 2}}, {"regularizer": {"lam": 0.02}}])
+def test_compact_training_and_masks_agree(changes: dict[str, Any], tiny: Callable[..., Conf]) -> None:
+    runs = [
+        fit(tiny(dtype="float64", epochs=4, optim=optim, **changes), observers=[])
+        for optim in (CYCLES, by_masks(CYCLES))
+    ]
+    assert runs[0].rows[-1]["density"] == runs[1].rows[-1]["density"]
+    for left, right in zip(*(run.model.parameters() for run in runs), strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+    for left, right in zip(*(run.rows for run in runs), strict=True):
+        assert left["flops"] == right["flops"]
+        assert left["lam"] == pytest.approx(right["lam"], abs=1e-9)
+        assert left["val_loss"] == pytest.approx(right["val_loss"], abs=1e-9)
+
+
+@pytest.mark.parametrize("model", [{"hidden": [24, 16]}, {"name": "lenet5_caffe", "hidden": None}])
+def test_units_in_compact_form_and_by_masks_agree(model: dict[str, Any], tiny: Callable[..., Conf]) -> None:
+    changes = {
+        "model": model,
+        "target": {"units": 0.3, "every": 2, "ramp": "none"},
+        "start": {"kind": "units", "density": 0.4},
+        "dtype": "float64",
+    }
+    runs = [fit(tiny(optim={"multilevel": cycles}, **changes), observers=[]) for cycles in ({"m": 2}, MASKS)]
+    for left, right in zip(*(run.model.parameters() for run in runs), strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+    assert runs[0].summary["flops"] < 0.9 * runs[0].summary["flops_dense"]
+
+
+def test_without_coarse_steps_it_is_linbreg(tiny: Callable[..., Conf]) -> None:
+    plain = {"momentum": 0.9, "nesterov": True}
+    runs = [fit(tiny(optim=optim), observers=[]) for optim in (plain, {**plain, "multilevel": {"m": 0}})]
+    for left, right in zip(*(run.model.parameters() for run in runs), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_the_log_has_operations_beside_seconds(tiny: Callable[..., Conf]) -> None:
+    """One layer after the other by hand: 6 steps an epoch, the fourth of every four is fine."""
+    conf = tiny(epochs=1, data={"validation": 0.0, "batch_size": 50}, optim={"multilevel": {"m": 3, "below": 1.0}})
+    parts = set_up(conf)
+    f_d = 2 * (784 * 16 + 16 * 10)
+    f_s = 2 * sum(int(p.count_nonzero()) for p in parts.model.parameters() if p.ndim > 1)
+    row = fit(conf, observers=[]).rows[-1]
+    assert row["flops_dense"] == 3 * f_d * 200
+    assert row["flops"] == 200 * 3 * f_s - 50 * f_s + 50 * f_d
+    assert row["seconds"] > 0
+
+
+def test_operations_of_other_methods(tiny: Callable[..., Conf]) -> None:
+    dense = fit(tiny(epochs=1, optim={"name": "sgd"}, regularizer={"name": "none", "lam": 0.0}), observers=[])
+    assert dense.summary["flops"] == dense.summary["flops_dense"]
+    plain = fit(tiny(epochs=2), observers=[]).rows
+    assert plain[0]["flops_dense"] / 3 < plain[0]["flops"] < plain[0]["flops_dense"]
+    assert plain[1]["flops_dense"] == 2 * plain[0]["flops_dense"]
+    pgd = fit(tiny(epochs=1, optim={"name": "pgd"}, data={"batch_size": 0}), observers=[])
+    assert "flops" not in pgd.summary
+
+
+def test_the_form_is_chosen_by_measurement(tiny: Callable[..., Conf]) -> None:
+    parts = set_up(tiny(optim={"multilevel": {"m": 3}}))
+    assert isinstance(parts.form, SparseForm)
+    assert all(0 <= below <= 0.2 for below in parts.form.state_dict()["below"].values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": {"name": "convnet", "hidden": None}}, "module 'features.conv1' (Conv2d) is no part of a chain"),
+        ({"regularizer": {"name": "elastic_net"}}, "the regularizer elastic_net has no compact form"),
+        ({"dtype": "bfloat16"}, "dtype bfloat16 is autocast"),
+    ],
+)
+def test_what_has_no_compact_form_is_trained_by_masks(
+    changes: dict[str, Any], reason: str, tiny: Callable[..., Conf]
+) -> None:
+    conf = tiny(epochs=1, optim={"multilevel": {"m": 2}}, **changes)
+    parts = set_up(conf)
+    assert parts.form is None
+    assert isinstance(parts.optimizer, tb.MultilevelLinBreg)
+    assert reason in parts.notes[0]
+
+
+def test_the_command_says_what_it_does(few: Path, tmp_path: Path) -> None:
+    options = ["--epochs", "2", "--model.hidden", "[16]", "--data.dir", str(few), "--threads", "1"]
+    done = bregman("train", *options, "--optim.multilevel.m", "3", "--regularizer.name", "elastic_net", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("note: trained by masks, which saves no time: the regularizer elastic_net") == 1
+    done = bregman("train", *options, "--optim.multilevel.m", "3", "--data.batch_size", "30", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "trained by masks" not in done.stdout
+    summary = json.loads((tmp_path / "runs" / "run-2" / "summary.json").read_text(encoding="utf-8"))
+    assert f"{summary['flops'] / summary['flops_dense']:.1%} of a dense network's" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("optim", "message"),
+    [
+        ({"multilevel": {"m": -1}}, "optim.multilevel.m must be a number >= 0, got -1"),
+        ({"multilevel": {"clip": 2.0}}, "optim.multilevel.clip has no effect with no optim.multilevel.m"),
+        ({"multilevel": {"m": 2, "clip": 1.0}}, "optim.multilevel.clip must be a number > 1, got 1.0"),
+        ({"multilevel": {"m": 2, "below": 3}}, "optim.multilevel.below must be a number >= 0 and <= 1, got 3"),
+        (
+            {"multilevel": {"m": 2, "size": 3}},
+            "unknown field optim.multilevel.size: use one of below, clip, compiled",
+        ),
+        ({"multilevel": {"m": 2}, "compiled": True}, "compiled=True does not go with m 2"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(optim: dict[str, Any], message: str, tiny: Callable[..., Conf]) -> None:
+    with pytest.raises(ValueError, match=message):
+        set_up(tiny(optim=optim))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--optim.name", "adabreg"], "optim.multilevel is for linbreg, got adabreg"),
+        (["--regularizer.name", "nuclear"], "under nuclear no entries or groups are asleep"),
+    ],
+)
+def test_the_command_refuses_in_one_line(flags: list[str], message: str, tmp_path: Path) -> None:
+    done = bregman("train", *flags, "--optim.multilevel.m", "3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert is_one_error(done.stderr), done.stderr
+    assert message in done.stderr
+
+
+def test_a_target_in_cycles_is_met_by_linbreg(tiny: Callable[..., Conf]) -> None:
+    conf = tiny(epochs=5, target={"density": 0.04}, optim={"multilevel": {"m": 2, "below": 1.0}})
+    assert conf.optim.name == "linbreg"
+    result = fit(conf, observers=[])
+    assert result.summary["weights_left"] == round(0.04 * (784 * 16 + 160))
+    assert math.isfinite(result.rows[-1]["train_loss"])
+
+
+def test_settings_survive_a_round_trip() -> None:
+    conf = Conf.from_dict({"optim": {"multilevel": {"m": 7}}})
+    assert isinstance(conf.optim, OptimConf)
+    assert conf.optim.multilevel.m == 7
+    assert Conf.from_dict(conf.to_dict()) == conf
