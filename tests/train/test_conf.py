@@ -181,3 +181,10 @@ def test_dicts_that_are_none_are_refused_by_the_full_name_of_the_field(values: d
 def test_whole_numbers_will_do_for_any_number() -> None:
     assert OptimConf(lr=1, delta=2).arguments()["lr"] == 1
     assert OptimConf(name="adabreg", betas=[0, 0.5]).betas == (0.0, 0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("model", "lr"), [("mlp", 0.1), ("convnet", 0.02), ("lenet5_caffe", 0.02)])
+def test_linbreg_starts_slower_with_convolutions(model: str, lr: float) -> None:
+    plain = {"model": {"name": model}, "optim": {"name": "linbreg"}, "target": {"density": 0.05}}
+    assert Conf.from_dict(plain).optim.lr == lr
+    assert Conf.from_dict({**plain, "optim": {"name": "linbreg", "lr": 0.3}}).optim.lr == 0.3

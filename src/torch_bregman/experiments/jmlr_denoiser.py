@@ -29,7 +29,7 @@ def _method(name: str, lr: float) -> dict[str, Any]:
     return {**(_DENSE if name == "adam" else {}), "optim": {"name": name, "lr": lr, **momentum}}
 
 
-_RATES = {"adam": 0.001, "adabreg": 0.001, "linbreg": 1.0}
+_RATES = {"adam": 0.001, "adabreg": 0.003, "linbreg": 1.0}
 """Chosen in `jmlr-denoiser-rates`."""
 _LABELS = {"adam": "Adam, dense", "adabreg": "AdaBreg, rows", "linbreg": "LinBreg with momentum, rows"}
 

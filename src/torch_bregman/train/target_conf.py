@@ -104,6 +104,9 @@ _MANY = 0.05
 """Density from which on a network is so large that it fits its data too well."""
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
+_CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
+_RATES_CONVOLUTIONAL = {"linbreg": 0.02}
+"""A weight that is used at many positions has a gradient that is as much larger, which LinBreg takes as it is."""
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
 
 
@@ -111,9 +114,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
-    it is asked for, LinBreg with 0.1 (0.05 for low rank) and Nesterov momentum; a start at the density at which the
-    ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser; a share of units is
-    met in each layer by itself.
+    it is asked for, LinBreg with 0.1 (0.05 for low rank, 0.02 with convolutions) and Nesterov momentum; a start at the
+    density at which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser; a
+    share of units is met in each layer by itself.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -134,7 +137,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         if _is_share(target["units"]):
             target = {"scope": "layer", **target}  # of all layers together, one may lose all its units
     low_rank = regularizer.get("name") in _LOW_RANK
-    _move(optim, low_rank, target.get("density"))
+    model = plain.get("model", {})
+    convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
+    _move(optim, low_rank, convolutional, target.get("density"))
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -143,13 +148,13 @@ def _is_share(goal: Any) -> bool:
     return isinstance(goal, (int, float)) and goal <= 1
 
 
-def _move(optim: dict[str, Any], low_rank: bool, density: Any) -> None:
+def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: Any) -> None:
     cycles = optim.get("multilevel")
     in_cycles = isinstance(cycles, dict) and cycles.get("m") is not None  # for plain dual steps only
     name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
         optim.update({"lr": 0.005, "weight_decay": 1e-4, **optim})
-    rates = _RATES_LOW_RANK if low_rank else _RATES
+    rates = {**(_RATES_LOW_RANK if low_rank else _RATES), **(_RATES_CONVOLUTIONAL if convolutional else {})}
     if name in rates:
         optim.setdefault("lr", rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
