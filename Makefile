@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
-TEST_EXTRAS := plot,images,report,deploy,sweep,dev
+TEST_EXTRAS := plot,images,report,track,deploy,sweep,integrations,dev
 
 .PHONY: train test test-slow notebooks lint types format clean
 

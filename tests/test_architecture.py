@@ -18,19 +18,9 @@ import torch_bregman
 
 ROOT = Path(torch_bregman.__path__[0])
 ORDER = (
-    *("views", "graph", "linalg", "regularizers", "layers", "metrics", "models", "data", "rules", "init", "optim"),
-    *(
-        "groups",
-        "unit_groups",
-        "schedulers",
-        "compaction",
-        "multilevel",
-        "train",
-        "experiments",
-        "report",
-        "cli",
-        "__main__",
-    ),
+    *("distributed", "views", "graph", "linalg", "regularizers", "layers", "metrics", "models", "data", "rules"),
+    *("init", "optim", "groups", "unit_groups", "schedulers", "integrations", "compaction", "multilevel", "train"),
+    *("experiments", "sweeps", "report", "cli", "__main__"),
 )
 """A file may import only what stands before its own part, or within it."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from torch_bregman import __version__
+from torch_bregman.distributed.launch import reported
 from torch_bregman.train import Conf
 from torch_bregman.train.command_line import add_conf, build_conf, explain
 
@@ -33,9 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # λ is not in every alphabet
     try:
-        parsed = parser.parse_args(sys.argv[1:] if arguments is None else list(arguments), defaults=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        parsed = parser.parse_args(given, defaults=False)
         command = parsed.command
-        return commands[command](parsed[command])
+        status = _launched(command, parsed[command], given)
+        return commands[command](parsed[command]) if status is None else status
     except KeyboardInterrupt as interrupt:
         print(f"bregman: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
@@ -46,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError) as error:
         if os.environ.get("BREGMAN_TRACEBACK"):
             raise
-        print(f"bregman: error: {explain(error)}", file=sys.stderr)
-        return 2
+        if _is_first() or not getattr(error, "agreed", False):
+            print(f"bregman: error: {explain(error)}", file=sys.stderr)
+        return reported(2)
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
@@ -61,11 +65,13 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
     train = ArgumentParser(exit_on_error=False, description="Train a network; every field is a flag.")
     add_conf(train)
+    _add_launch(train)
     subcommands.add_subcommand("train", train, help="train a network")
 
     resume = ArgumentParser(exit_on_error=False, description="Go on with a run that was stopped, bit for bit.")
     resume.add_argument("run", type=str, help="folder of the run, or its name in --out")
     resume.add_argument("--out", type=str, default=Conf.out, help="folder of all runs")
+    _add_launch(resume)
     subcommands.add_subcommand("resume", resume, help="go on with a run that was stopped")
 
     data = ArgumentParser(exit_on_error=False, description="See, download or add data sets.")
@@ -100,6 +106,13 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     _add_experiment(experiment)
     subcommands.add_subcommand("experiment", experiment, help="reproduce experiments")
 
+    sweep = ArgumentParser(exit_on_error=False, description="Search a space for the best trade-offs.")
+    sweep.add_argument("config", type=str, help="a YAML file: base, space, trials, size, … (docs/scale.md)")
+    sweep.add_argument("--out", type=str, help="folder of all runs, by default that of the file")
+    sweep.add_argument("--trials", type=int, help="how many, by default as many as the file says")
+    sweep.add_argument("--jobs", type=int, default=1, help="processes; more of them, on any machine, by this command")
+    subcommands.add_subcommand("sweep", sweep, help="search a space of configurations")
+
     report = ArgumentParser(exit_on_error=False, description="Show runs and experiments on one self-contained page.")
     report.add_argument(
         "targets", type=str, nargs="+", help="names of experiments, and runs by folder or name in --out"
@@ -111,7 +124,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     subcommands.add_subcommand("report", report, help="one page of runs and experiments")
 
     functions = {"train": _train, "resume": _resume, "data": _data, "path": _path, "experiment": _experiment}
-    return parser, {**functions, "compact": _compact, "bench": _bench, "report": _report}
+    return parser, {**functions, "compact": _compact, "bench": _bench, "report": _report, "sweep": _sweep}
+
+
+def _add_launch(parser: ArgumentParser) -> None:
+    parser.add_argument("--launch", type=int, help="train in so many processes of this machine, as torchrun does")
+    parser.add_argument("--restarts", type=int, help="how often --launch starts them anew when one dies, default 3")
 
 
 def _add_experiment(parser: ArgumentParser) -> None:
@@ -131,12 +149,34 @@ def _add_experiment(parser: ArgumentParser) -> None:
     parser.add_argument("--page", type=str, help="for tables all: one Markdown page of all results")
 
 
+def _launched(command: str, parsed: Namespace, given: list[str]) -> int | None:
+    """Start the command in many processes and return their exit status; None where that was not asked for."""
+    processes, restarts = parsed.pop("launch", None), parsed.pop("restarts", None)
+    if processes is None:
+        if restarts is not None:
+            raise ValueError(f"--restarts has no effect without --launch, got {restarts}: leave it out")
+        return None
+    from torch_bregman.distributed.launch import check_launch, launch, without_launch
+
+    restarts = 3 if restarts is None else restarts
+    check_launch(processes, restarts)
+    if command == "train":
+        build_conf(parsed)  # what is wrong is said once, before anything starts
+    return launch(without_launch(given), processes, restarts)
+
+
+def _is_first() -> bool:
+    """Return whether this is the process that speaks, where torchrun has started many."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _train(parsed: Namespace) -> int:
     conf = build_conf(parsed)
     from torch_bregman.train import fit
 
     result = fit(conf)
-    _draw(result.folder, result.conf, result.rows)
+    if _is_first():
+        _draw(result.folder, result.conf, result.rows)
     return 0
 
 
@@ -149,7 +189,10 @@ def _resume(parsed: Namespace) -> int:
     summary = folder.read_summary()
     if summary is None:
         result = resume(parsed.run, out)
-        _draw(result.folder, result.conf, result.rows)
+        if _is_first():
+            _draw(result.folder, result.conf, result.rows)
+        return 0
+    if not _is_first():
         return 0
     print(f"run {folder.path} is finished: test {metric_text(summary, 'test')}")
     if not folder.picture.exists():
@@ -199,6 +242,20 @@ def _bench(parsed: Namespace) -> int:
     from torch_bregman.train.compact_command import bench_run
 
     print(bench_run(parsed.place, parsed.get("out", Conf.out), parsed.get("batch_sizes", (1, 128))))
+    return 0
+
+
+def _sweep(parsed: Namespace) -> int:
+    from torch_bregman.sweeps.commands import figure_path, read_plan, sweep
+
+    plan = read_plan(parsed.config, parsed.get("out"), parsed.get("trials"))
+    trials = sweep(plan, parsed.get("jobs", 1))
+    from torch_bregman.report import draw_front
+
+    try:
+        print(f"picture in {draw_front(plan, trials, figure_path(plan))}")
+    except ValueError as error:
+        print(f"no picture: {error}", file=sys.stderr)
     return 0
 
 

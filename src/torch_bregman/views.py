@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torch_bregman.distributed.sharded import with_whole_pieces
+
 
 class View(ABC):
     """A partition of the entries of a tensor into groups of equal size.
@@ -187,6 +189,7 @@ class Heads(View):
 
     def split(self, x: Tensor) -> Tensor:
         """Split the rows into heads."""
+        x = with_whole_pieces(x, 0, x.shape[0] // self.count)
         return x.unflatten(0, (self.count, x.shape[0] // self.count))
 
     def inner(self, ndim: int) -> tuple[int, ...]:
@@ -226,6 +229,7 @@ class Blocks(View):
 
     def split(self, x: Tensor) -> Tensor:
         """Split rows and columns into blocks."""
+        x = with_whole_pieces(with_whole_pieces(x, 0, self.rows), 1, self.columns)
         x = x.unflatten(1, (x.shape[1] // self.columns, self.columns))
         return x.unflatten(0, (x.shape[0] // self.rows, self.rows))
 

@@ -59,7 +59,7 @@ confs = st.builds(
     device=names,
     dtype=st.sampled_from(["float32", "float64", "bfloat16", "float16"]),
     threads=st.none() | st.integers(1, 64),
-    tensorboard=st.booleans(),
+    track=st.lists(st.sampled_from(["tensorboard", "mlflow", "trackio"]), unique=True),
     data=st.builds(DataConf, dir=st.none() | names, batch_size=st.integers(0, 10**6), validation=st.floats(0, 0.9)),
     model=st.builds(ModelConf, hidden=st.none() | st.lists(st.integers(1, 999)), options=options),
     start=starts,

@@ -199,4 +199,4 @@ def settings(conf: Conf) -> dict[str, Any]:
     """
     plain = conf.to_dict()
     plain["data"].pop("dir")
-    return {key: value for key, value in plain.items() if key not in ("name", "seed", "out", "tensorboard")}
+    return {key: value for key, value in plain.items() if key not in ("name", "seed", "out", "track", "scale")}

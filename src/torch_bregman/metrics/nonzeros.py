@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torch_bregman.distributed.sharded import gathered
+
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters with 2 or more dimensions under their names, tied ones once, under the first name.
@@ -34,7 +36,7 @@ def named_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def count_nonzeros(weights: Iterable[Tensor]) -> list[int]:
     """Return the number of non-zero entries of each tensor; the device is waited for once, not once a tensor."""
-    counts = [torch.count_nonzero(weight.detach()) for weight in weights]
+    counts = [torch.count_nonzero(gathered(weight.detach())) for weight in weights]
     return torch.stack([count.to(counts[0].device) for count in counts]).tolist() if counts else []
 
 

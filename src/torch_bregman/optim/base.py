@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torch_bregman.distributed.sharded import gathered, is_sharded
 from torch_bregman.optim.low_rank import exact_factors, pack
+from torch_bregman.optim.shared_low_rank import Call, Processes, collect_engines
 from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer, check_lam
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Group = dict[str, Any]
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -37,11 +42,13 @@ class RegularizedOptimizer(Optimizer, ABC):
         if regularizer is not None and not isinstance(regularizer, Regularizer):
             raise ValueError(f"regularizer must be a Regularizer such as L1(0.1), got {regularizer!r}")
         self._seen: dict[int, int] = {}
+        self._processes: Processes | None = None
         super().__init__(params, {**defaults, "regularizer": regularizer or NoRegularizer()})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._seen = {}  # versions of the weights as last written; nothing is known after loading or copying
+        self._processes = getattr(self, "_processes", None)  # kept when a checkpoint is loaded, left behind by copies
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, as in torch; checks its parameters, regulariser and numbers.
@@ -82,6 +89,34 @@ class RegularizedOptimizer(Optimizer, ABC):
         if group.get("foreach") and group.get("fused"):
             raise ValueError("foreach=True and fused=True exclude each other: leave one of them unset")
 
+    def share_thresholds(self, group: ProcessGroup | None = None) -> None:
+        """Let the processes of a group deal out the singular value thresholdings among them.
+
+        For weights of which every process has the same copy, as under DDP: each thresholds its share and sends thin
+        factors to the others. Weights cut into DTensors are dealt out over their mesh without this call.
+
+        Args:
+            group: of processes, all of which call this; default all there are.
+
+        Raises:
+            ValueError: where this process belongs to no group.
+        """
+        self._processes = Processes.of(group)
+
+    def collect_engines(self) -> None:
+        """Give every process the memory of all engines before one of them calls `state_dict`; all call it.
+
+        Where processes share the thresholds, each follows its own weights only. A memory that is lost costs time.
+        """
+        low = [(group["regularizer"], param) for group in self.param_groups for param in group["params"]]
+        low = [(regularizer, param) for regularizer, param in low if isinstance(regularizer, Nuclear)]
+        if low and (self._processes or any(is_sharded(param) for _, param in low)):
+            group = self._processes.group if self._processes else None
+            collect_engines([each for each, _ in low], [self.state[param] for _, param in low], group)
+
+    def _is_shared(self, call: Call) -> bool:
+        return self._processes is not None or any(map(is_sharded, call.outs))
+
     @torch.no_grad()
     def regularization(self) -> list[float]:
         """Return J of each group at the current weights, with the λ in force; nan where there is no J.
@@ -102,7 +137,7 @@ class RegularizedOptimizer(Optimizer, ABC):
             return lam * float(sum(self.spectrum(param).sum() for param in group["params"]))
         if regularizer.joint:
             return float(regularizer.value_all([param.detach() for param in group["params"]], lam=lam))
-        return float(sum(regularizer.value(param.detach(), lam=lam) for param in group["params"]))
+        return float(sum(gathered(regularizer.value(param.detach(), lam=lam)) for param in group["params"]))
 
     @torch.no_grad()
     def factors(self, param: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,7 +245,8 @@ class RegularizedOptimizer(Optimizer, ABC):
                     own["engine"] = ours["regularizer"].new_engine()
                     own["engine"].load_state(saved["engine"])
                 for key, value in saved.items():
-                    if isinstance(value, Tensor) and param.ndim and value.shape == param.shape:
+                    factor = key in ("left", "right")  # may happen to have the shape of the weight
+                    if isinstance(value, Tensor) and param.ndim and value.shape == param.shape and not factor:
                         own[key] = torch.empty_like(param, dtype=value.dtype).copy_(value.detach())
                     elif isinstance(value, Tensor):
                         own[key] = value.detach().to(device=own[key].device, copy=True)
@@ -238,11 +274,15 @@ class GradientOptimizer(RegularizedOptimizer):
             with torch.enable_grad():
                 loss = closure()
         self._step()
+        self._finish()
         return loss
 
     @abstractmethod
     def _step(self) -> None:
         """Move all parameters that have a gradient."""
+
+    def _finish(self) -> None:
+        """Do what can only be done for all parameters together."""
 
 
 def at_least(name: str, value: float | Tensor, least: float, *, above: bool = False) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_bregman.distributed.sharded import gathered
 from torch_bregman.regularizers import Nuclear, Regularizer
 from torch_bregman.views import get_view
 
@@ -35,6 +36,15 @@ def threshold_into(
             torch.mul(x, delta, out=out) if delta != 1 else out.copy_(x)
         return
     matrices = [regularizer.matrix(x) for x in xs]
+    for (left, right), out, state in zip(find(regularizer, matrices, threshold, states), outs, states, strict=True):
+        write(regularizer, left, right, delta, out, state)
+
+
+def find(
+    regularizer: Nuclear, matrices: list[Tensor], threshold: float, states: list[State]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the factors of SVT_t of every matrix; an engine with a memory is kept in the state of its weight."""
+    found: dict[int, tuple[Tensor, Tensor]] = {}
     for members in _alike(matrices):
         engine = regularizer.batch_engine(matrices[members[0]].device) if len(members) > 1 else None
         if engine is None:
@@ -43,13 +53,13 @@ def threshold_into(
                 if own is None:
                     own = states[i]["engine"] = regularizer.new_engine()
                 result = regularizer.threshold(matrices[i], threshold, own)
-                _write(regularizer, result.left, result.right, delta, outs[i], states[i])
+                found[i] = result.left, result.right
         else:
             result = regularizer.threshold(torch.stack([matrices[i] for i in members]), threshold, engine)
             for number, i in enumerate(members):
                 kept = result.values[number] > threshold
-                left, right = result.left[number, kept], result.right[number, kept]
-                _write(regularizer, left, right, delta, outs[i], states[i])
+                found[i] = result.left[number, kept], result.right[number, kept]
+    return [found[i] for i in range(len(matrices))]
 
 
 def _alike(matrices: list[Tensor]) -> list[list[int]]:
@@ -60,14 +70,15 @@ def _alike(matrices: list[Tensor]) -> list[list[int]]:
     return list(found.values())
 
 
-def _write(regularizer: Nuclear, left: Tensor, right: Tensor, delta: float, out: Tensor, state: State) -> None:
+def write(regularizer: Nuclear, left: Tensor, right: Tensor, delta: float, out: Tensor, state: State) -> None:
+    """Set a weight to δ·LᵀR, and keep the factors in its state."""
     left = left if delta == 1 else left * delta
     state["left"], state["right"] = left, right
     place = regularizer.matrix(out) if type(out) in _PLAIN else None
     if place is not None and _is_same_memory(place, out) and left.dtype is out.dtype:
         torch.mm(left.mT, right, out=place)  # no temporary as large as the weight, and one pass less
     else:
-        out.copy_(get_view(regularizer.view).restore(left.mT @ right, out))
+        out.copy_(regularizer.restore(left.mT @ right, out))
 
 
 def _is_same_memory(matrix: Tensor, param: Tensor) -> bool:
@@ -78,13 +89,13 @@ def image(regularizer: Nuclear, state: State, like: Tensor) -> Tensor | None:
     """Return the weight that was written last, or None where its factors are not at hand."""
     if "left" not in state:
         return None
-    return get_view(regularizer.view).restore(state["left"].mT @ state["right"], like)
+    return regularizer.restore(state["left"].mT @ state["right"], like)
 
 
 def exact_factors(regularizer: Regularizer, param: Tensor) -> tuple[Tensor, Tensor]:
     """Return factors of a weight, to its numerical rank, by a full decomposition."""
     view = get_view(regularizer.view if isinstance(regularizer, Nuclear) else "rows")
-    matrix = view.matrix(param.detach())
+    matrix = view.matrix(gathered(param.detach()))
     wide = matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
     U, S, Vh = torch.linalg.svd(wide, full_matrices=False)
     rank = int((max(wide.shape) * torch.finfo(wide.dtype).eps * S.max() < S).sum()) if S.numel() else 0

@@ -10,12 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_bregman.optim.base import GradientOptimizer, Group, at_least
+from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least
 from torch_bregman.optim.gradients import is_dense, matching, stands_still
 from torch_bregman.optim.joint import frozen, joint_residual, reconcile_joint, rescale_joint, start_joint
 from torch_bregman.optim.low_rank import forget, image, threshold_into
 from torch_bregman.optim.rescaling import rescaled, rounding
-from torch_bregman.regularizers import NoRegularizer, Nuclear, check_lam
+from torch_bregman.optim.shared_low_rank import Call, threshold_shared
+from torch_bregman.regularizers import NoRegularizer, Nuclear, Regularizer, check_lam
 
 _ENGINE_ERROR = 4e-3
 _HALVES = frozenset({torch.float16, torch.bfloat16})
@@ -44,6 +45,14 @@ class MirrorOptimizer(GradientOptimizer):
     """
 
     like_param: ClassVar[frozenset[str]] = GradientOptimizer.like_param | {"subgrad"}
+
+    def __init__(self, params: Params, defaults: dict[str, Any], regularizer: Regularizer | None) -> None:
+        self._shared: list[tuple[Call, Batch]] = []
+        super().__init__(params, defaults, regularizer)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._shared = []
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
@@ -155,7 +164,11 @@ class MirrorOptimizer(GradientOptimizer):
             return
         regularizer, delta, lam = group["regularizer"], group["delta"], group["lam"]
         if isinstance(regularizer, Nuclear):
-            threshold_into(regularizer, batch.duals, lam, delta, batch.params, batch.states)
+            call = Call(regularizer, batch.duals, lam, delta, batch.params, batch.states)
+            if self._is_shared(call):
+                self._shared.append((call, batch))  # until all are known, and can be dealt out
+                return
+            threshold_into(*call)
         elif regularizer.joint:
             batch = self._whole(group)
             regularizer.mirror_all(batch.duals, delta, lam=lam, outs=batch.params)
@@ -165,6 +178,14 @@ class MirrorOptimizer(GradientOptimizer):
                 if dual is not param:
                     mirror(dual, delta, lam=lam, out=param)
         self._note(batch)
+
+    def _finish(self) -> None:
+        """Threshold what many processes share the work of."""
+        if self._shared:
+            shared, self._shared = self._shared, []
+            threshold_shared([call for call, _ in shared], self._processes)
+            for _, batch in shared:
+                self._note(batch)
 
     def _whole(self, group: Group) -> Batch:
         """Return all parameters of a joint group: those without a gradient follow the norm they share."""

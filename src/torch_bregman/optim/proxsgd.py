@@ -8,6 +8,7 @@ from torch.optim.sgd import sgd
 from torch_bregman.optim.base import GradientOptimizer, Group, Params, at_least, check_momentum
 from torch_bregman.optim.gradients import is_dense, matching, spared
 from torch_bregman.optim.low_rank import threshold_into
+from torch_bregman.optim.shared_low_rank import Call, threshold_shared
 from torch_bregman.regularizers import Nuclear, Regularizer
 
 
@@ -91,7 +92,11 @@ class ProxSGD(GradientOptimizer):
     def _shrink(self, group: Group, params: list[Tensor]) -> None:
         regularizer, step, lam = group["regularizer"], float(group["lr"]), group["lam"]
         if isinstance(regularizer, Nuclear):
-            threshold_into(regularizer, params, step * lam, 1.0, params, [self.state[param] for param in params])
+            call = Call(regularizer, params, step * lam, 1.0, params, [self.state[param] for param in params])
+            if self._is_shared(call):
+                threshold_shared([call], self._processes)
+            else:
+                threshold_into(*call)
             self._seen.update((id(param), param._version) for param in params)
         elif regularizer.joint:
             regularizer.prox_all(group["params"], step, lam=lam, outs=group["params"])

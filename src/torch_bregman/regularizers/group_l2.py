@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from torch_bregman.distributed.sharded import is_sharded
 from torch_bregman.regularizers.base import Regularizer, at_least_float, largest, write
 from torch_bregman.regularizers.l1 import soft_threshold
 from torch_bregman.views import View, get_view
@@ -33,7 +34,7 @@ def group_norms(split: Tensor, inner: tuple[int, ...]) -> Tensor:
         return split.abs()
     if split.numel() == 0:
         return torch.linalg.vector_norm(split, dim=inner, keepdim=True)
-    if split.device.type != "cpu":
+    if split.device.type != "cpu" or is_sharded(split):
         return torch.linalg.vector_norm(split, dim=inner, keepdim=True, dtype=torch.float64).to(split.dtype)
     norms = _fast_norms(split, inner)
     return norms if _in_range(norms.detach(), split.detach(), inner) else _scaled_norms(split, inner)
@@ -172,7 +173,7 @@ def shrink_groups(
         return write(like, out) if out is not None else like.clone()
     norms = _fast_norms(split, inner) if _LEAST < threshold < 1 / _LEAST else group_norms(split, inner)
     scale = _one_minus(threshold, norms).relu_()
-    if out is None or out.dtype != like.dtype:
+    if out is None or out.dtype != like.dtype or is_sharded(out):
         return write((split * scale).to(like.dtype).reshape(like.shape), out)
     torch.mul(split, scale, out=_reshape_view(out, split, like))
     return out

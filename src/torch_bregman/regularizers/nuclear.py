@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from torch_bregman.distributed.sharded import gathered, is_sharded, sharded_like
 from torch_bregman.linalg import Engine, GramEngine, Thresholded, new_engine
 from torch_bregman.regularizers.base import Regularizer, at_least_float, largest, write
 from torch_bregman.views import View, get_view
@@ -61,7 +62,7 @@ class Nuclear(Regularizer):
             return write(x, out) if out is not None else x.clone()
         wide = x if x.dtype == torch.float64 else x.double()
         matrix = self.threshold(self.matrix(wide), threshold, GramEngine()).matrix().to(x.dtype)
-        return write(get_view(self.view).restore(matrix, x), out)
+        return write(self.restore(matrix, x), out)
 
     def threshold(self, matrix: Tensor, threshold: float, engine: Engine) -> Thresholded:
         """Return the factors of SVT_t as an engine finds them.
@@ -98,7 +99,7 @@ class Nuclear(Regularizer):
         noise = 4 * max(matrix.shape) ** 0.5 * torch.finfo(matrix.dtype).eps * S[0]
         kept = noise < S
         directions = (U[:, kept] @ Vh[kept]).to(x.dtype)
-        return get_view(self.view).restore(directions, x).mul(self.strength(lam))
+        return self.restore(directions, x).mul(self.strength(lam))
 
     def levels(self, v: Tensor) -> Tensor:
         """Return the singular values, falling."""
@@ -116,5 +117,16 @@ class Nuclear(Regularizer):
         return mask.any().expand_as(mask)
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Return x as a matrix."""
-        return get_view(self.view).matrix(x)
+        """Return x as a matrix; a DTensor is gathered from all processes."""
+        return get_view(self.view).matrix(gathered(x))
+
+    def shape(self, x: Tensor) -> torch.Size:
+        """Return rows and columns of x as a matrix; nothing is computed or gathered."""
+        return get_view(self.view).matrix(torch.empty(x.shape, device="meta")).shape
+
+    def restore(self, matrix: Tensor, like: Tensor) -> Tensor:
+        """Undo `matrix`: return the entries in the shape of `like`, cut as `like` where that is a DTensor."""
+        if not is_sharded(like):
+            return get_view(self.view).restore(matrix, like)
+        shape = torch.empty(like.shape, device="meta")
+        return sharded_like(get_view(self.view).restore(matrix, shape), like)

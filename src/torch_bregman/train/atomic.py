@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that at any moment either the old or the new one is there, whole."""
-    partial = path.with_name(path.name + ".partial")
+def replace_file(path: Path, write: Callable[[BinaryIO], Any], *, shared: bool = False) -> None:
+    """Write a file so that at any moment either the old or the new one is there, whole.
+
+    Args:
+        path: the file.
+        write: writes the content.
+        shared: whether other processes may write the same file at the same time.
+    """
+    partial = path.with_name(path.name + (f".{os.getpid()}.partial" if shared else ".partial"))
     with partial.open("wb") as file:
         write(file)
         file.flush()

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch_bregman.train.checked import Checked, refuse_idle
-from torch_bregman.train.target_conf import TargetConf, with_recipe
+from torch_bregman.train.scale_conf import ScaleConf
+from torch_bregman.train.target_conf import OUTGOING, TargetConf, with_recipe
 from torch_bregman.train.yaml_file import read_mapping
+
+TRACKERS = ("tensorboard", "mlflow", "trackio")
 
 
 @dataclass
@@ -315,9 +318,9 @@ class Conf(Checked):
         threads: of the CPU; by default PyTorch's choice.
         keep_at: sizes at which a checkpoint is kept when the network passes them: densities, or ranks of all weights
             together under a nuclear norm; see bregman path.
+        track: also send the log to tensorboard, mlflow or trackio; each needs its package.
         entry_times: steps between two looks at which weights have woken, for bregman report; the log then also counts
             the live rows and columns of each weight. 0 does not look.
-        tensorboard: also write TensorBoard events; needs the extra `track`.
         data: which data.
         model: which network.
         start: how the weights start.
@@ -327,6 +330,7 @@ class Conf(Checked):
         schedule: how the learning rate changes.
         lam_schedule: how λ changes.
         rank_schedule: how the rank cap changes.
+        scale: how the work is laid out over processes and memory.
         target: how large the network may be; from `from_dict`, YAML and flags it also chooses what is not set.
 
     Example:
@@ -343,8 +347,8 @@ class Conf(Checked):
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = None
     keep_at: list[float] = field(default_factory=list)
+    track: list[str] = field(default_factory=list)
     entry_times: int = 0
-    tensorboard: bool = False
     data: DataConf = field(default_factory=DataConf)
     model: ModelConf = field(default_factory=ModelConf)
     start: StartConf = field(default_factory=StartConf)
@@ -354,6 +358,7 @@ class Conf(Checked):
     schedule: ScheduleConf = field(default_factory=ScheduleConf)
     lam_schedule: LamScheduleConf = field(default_factory=LamScheduleConf)
     rank_schedule: RankScheduleConf = field(default_factory=RankScheduleConf)
+    scale: ScaleConf = field(default_factory=ScaleConf)
     target: TargetConf = field(default_factory=TargetConf)
 
     def check(self) -> None:
@@ -370,6 +375,9 @@ class Conf(Checked):
             raise ValueError(f"pgd needs the full batch, got data.batch_size {self.data.batch_size}: set it to 0")
         if self.optim.name == "pgd" and self.dtype == "float16":
             raise ValueError("pgd needs gradients as they are, got dtype float16, which scales them: use bfloat16")
+        if wrong := [name for name in self.track if name not in TRACKERS]:
+            raise ValueError(f"track must name some of {', '.join(TRACKERS)}, got {wrong[0]!r}")
+        self._check_scale()
         _within("entry_times", self.entry_times, 0, math.inf, "steps between two looks, e.g. 10")
         if self.entry_times and self.optim.name in ("sgd", "adam"):
             raise ValueError(
@@ -377,6 +385,22 @@ class Conf(Checked):
                 "leave it out"
             )
         self._check_target()
+
+    def _check_scale(self) -> None:
+        if self.optim.name == "pgd" and self.scale.accumulate > 1:
+            raise ValueError(f"scale.accumulate has no effect with pgd, got {self.scale.accumulate}: leave it out")
+        if not self.scale.sharded:
+            return
+        if self.optim.name == "pgd" or self.dtype == "float16":
+            what = "optim.name pgd" if self.optim.name == "pgd" else "dtype float16"
+            raise ValueError(f"scale.sharded does not go with {what}: leave it out, or use linbreg and bfloat16")
+        if self.entry_times:
+            raise ValueError(f"scale.sharded does not go with entry_times {self.entry_times}: leave it out")
+        if self.optim.name == "linbreg" and self.optim.multilevel.m:
+            raise ValueError("scale.sharded does not go with optim.multilevel, whose supports are of whole weights")
+        if self.target.asked or self.regularizer.name == OUTGOING:
+            what = "a target" if self.target.asked else f"regularizer {OUTGOING}"
+            raise ValueError(f"scale.sharded does not go with {what}, which looks at whole weights: leave it out")
 
     def _check_target(self) -> None:
         if not self.target.asked:
@@ -411,9 +435,12 @@ class Conf(Checked):
             "schedule": ScheduleConf,
             "lam_schedule": LamScheduleConf,
             "rank_schedule": RankScheduleConf,
+            "scale": ScaleConf,
             "target": TargetConf,
         }
         values = dict(with_recipe(plain))
+        if values.pop("tensorboard", False):  # as configurations of runs made before 0.1 have it
+            values["track"] = [*values.get("track", []), "tensorboard"]
         if isinstance(values.get("optim"), dict) and isinstance(values["optim"].get("multilevel"), dict):
             cycles = _build(MultilevelConf, values["optim"]["multilevel"], "optim.multilevel.")
             values["optim"] = {**values["optim"], "multilevel": cycles}

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from torch_bregman.data import Batches
+from torch_bregman.distributed.processes import rank, size, total
+from torch_bregman.distributed.shares import shares
 from torch_bregman.train.task import CLASSIFICATION, Task
 
 
@@ -36,7 +38,9 @@ def evaluate(model: nn.Module, batches: Batches, autocast: torch.dtype | None = 
 
 
 @torch.no_grad()
-def judge(model: nn.Module, batches: Batches, task: Task, autocast: torch.dtype | None = None) -> tuple[float, float]:
+def judge(
+    model: nn.Module, batches: Batches, task: Task, autocast: torch.dtype | None = None, *, shared: bool = False
+) -> tuple[float, float]:
     """Return mean loss and metric; every module is afterwards in the mode it was in before.
 
     Args:
@@ -44,23 +48,32 @@ def judge(model: nn.Module, batches: Batches, task: Task, autocast: torch.dtype 
         batches: in order, without augmentation.
         task: what is asked of the model.
         autocast: type for autocast, or None.
+        shared: whether all processes call this, and each takes its part of every batch.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        loss, metric = _totals(model, batches, task, autocast)
+        loss, metric = _totals(model, batches, task, autocast, shared=shared)
     finally:
         for module, training in modes:
             module.training = training
     return loss / len(batches.labels), metric / len(batches.labels)
 
 
-def _totals(model: nn.Module, batches: Batches, task: Task, autocast: torch.dtype | None) -> tuple[float, float]:
+def _totals(
+    model: nn.Module, batches: Batches, task: Task, autocast: torch.dtype | None, *, shared: bool
+) -> tuple[float, float]:
     loss, metric = 0.0, 0.0
+    number, of = (rank(), size()) if shared else (0, 1)
     for x, y in batches.epoch():
-        with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
-            outputs = model(x)
-        outputs = outputs.float() if autocast else outputs
-        loss += float(task.loss(outputs, y)) * len(y)
-        metric += float(task.judged(outputs, y))
-    return loss, metric
+        for part in shares(x, y, number, of):
+            with torch.autocast(x.device.type, dtype=autocast, enabled=autocast is not None):
+                outputs = model(part.x)
+            outputs = outputs.float() if autocast else outputs
+            if part.own:
+                loss += float(task.loss(outputs, part.y)) * part.own
+                metric += float(task.judged(outputs, part.y))
+    if of == 1:
+        return loss, metric
+    both = total(torch.tensor([loss, metric], dtype=torch.float64, device=batches.labels.device)).tolist()
+    return both[0], both[1]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch_bregman.metrics import named_weights
+from torch_bregman.metrics import count_nonzeros, named_weights
 from torch_bregman.optim import MultilevelLinBreg, RegularizedOptimizer
 from torch_bregman.schedulers import Consolidation
 from torch_bregman.train.conf import Conf
@@ -80,5 +80,5 @@ class FlopCount:
 
 
 def _nonzeros(parts: Parts) -> dict[str, int]:
-    weights: Mapping[str, Any] = named_weights(parts.model)
-    return {name: int(weight.detach().count_nonzero()) for name, weight in weights.items()}
+    weights = named_weights(parts.model)
+    return dict(zip(weights, count_nonzeros(weights.values()), strict=True))

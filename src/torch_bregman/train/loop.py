@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
+from torch_bregman.distributed.checkpoint import load_parts, save_parts
+from torch_bregman.distributed.processes import AgreedError, from_first, joined, rank, size, together, total
+from torch_bregman.distributed.sharded import local
+from torch_bregman.distributed.shares import Share, shares
+from torch_bregman.distributed.wrapping import full_state, held_back, same_buffers
 from torch_bregman.metrics import density, density_report, layer_densities
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.optim.pgd import NoStepSizeError
+from torch_bregman.train.again import Launch
 from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.cycles import advance, hold
@@ -27,8 +35,8 @@ from torch_bregman.train.reproducible import reproducible, seed_epoch
 from torch_bregman.train.run_folder import RunFolder
 from torch_bregman.train.setup import Control, Parts, set_up
 from torch_bregman.train.summary import summarise
-from torch_bregman.train.tensorboard import TensorBoard
 from torch_bregman.train.terminal import Terminal
+from torch_bregman.train.tracking import tracker
 
 MakeControls = Callable[[Conf, Parts], Sequence[Control]]
 """From a run's parts to what is advanced after every step."""
@@ -37,8 +45,8 @@ _CHECKED_EVERY = 50
 """Steps between two looks at the loss; each look makes a GPU wait."""
 
 
-class TrainingDivergedError(ValueError):
-    """The loss is no longer a finite number."""
+class TrainingDivergedError(AgreedError):
+    """The loss is no longer a finite number; every process sees that of all."""
 
 
 def fit(conf: Conf, observers: Sequence[Observer] | None = None, *, controls: MakeControls | None = None) -> Result:
@@ -64,9 +72,30 @@ def fit(conf: Conf, observers: Sequence[Observer] | None = None, *, controls: Ma
         ('tiny', 1)
     """
     conf = Conf.from_dict(conf.to_dict())  # checks what was set since it was made, and is ours alone
-    with reproducible(conf.threads):
-        parts, watching = _set_up(conf, controls), _watching(conf, observers)
-        return _Session(RunFolder.create(conf), conf, parts, watching).run()
+    with joined(), reproducible(conf.threads):
+        return _fit(conf, observers, controls)
+
+
+def _fit(conf: Conf, observers: Sequence[Observer] | None, controls: MakeControls | None) -> Result:
+    parts, watching = _set_up(conf, controls), together(lambda: _watching(conf, observers))
+    launch = Launch.current(conf.out)
+    begun = from_first(lambda: _begun(launch, conf))
+    path = begun or from_first(lambda: str(RunFolder.create(conf).path))
+    session = _Session(RunFolder(Path(path)), conf, parts, watching)
+    if begun:
+        session.restore()
+    elif launch and rank() == 0:
+        launch.begin(session.folder)
+    result = session.run()
+    if launch and rank() == 0:
+        launch.end()
+    return result
+
+
+def _begun(launch: Launch | None, conf: Conf) -> str | None:
+    """Return the folder of the run that torchrun has started these processes to go on with."""
+    found = launch.unfinished(conf) if launch else None
+    return str(found.path) if found else None
 
 
 def resume(
@@ -87,9 +116,15 @@ def resume(
     Raises:
         ValueError: where there is no such run, or its checkpoint is damaged or belongs to another model.
     """
-    folder, conf = RunFolder.open(run, out)
+    with joined():
+        return _resume(run, out, observers, controls)
+
+
+def _resume(run: str, out: str, observers: Sequence[Observer] | None, controls: MakeControls | None) -> Result:
+    folder, conf = together(lambda: RunFolder.open(run, out))
     with reproducible(conf.threads):
-        session = _Session(folder, conf, _set_up(conf, controls), _watching(conf, observers))
+        watching = together(lambda: _watching(conf, observers))
+        session = _Session(folder, conf, _set_up(conf, controls), watching)
         session.restore()
         return session.run()
 
@@ -140,14 +175,11 @@ class _Session:
             self._save(row)
             for observer in self.observers:
                 observer.epoch(row)
-        result = Result(
-            self.folder,
-            self.conf,
-            self.parts.model,
-            self.history.rows,
-            summarise(self.parts, self.history.rows, self.best, self.folder.best),
-        )
-        self.folder.finish(result.summary)
+        model = self.parts.whole_model()
+        summary = summarise(self.parts, model, self.history.rows, self.best, self.folder.best)
+        result = Result(self.folder, self.conf, model, self.history.rows, summary)
+        if rank() == 0:
+            self.folder.finish(result.summary)
         for observer in self.observers:
             observer.finished(result)
         return result
@@ -158,7 +190,8 @@ class _Session:
         train_loss, train_metric = self._train_or_diverge(epoch)
         held_out, task = self.parts.validation, self.parts.task
         network = self.parts.model if self.parts.form is None else self.parts.form.network
-        loss, metric = judge(network, held_out or self.parts.test, task, self.parts.autocast)
+        same_buffers(network)
+        loss, metric = judge(network, held_out or self.parts.test, task, self.parts.autocast, shared=True)
         if self.parts.form is not None:
             self.parts.form.write()
         self._check_finite(loss, epoch)  # the last step may have been the one too many
@@ -199,39 +232,39 @@ class _Session:
     def _train(self, epoch: int) -> tuple[float, float]:
         """Go once through the training images; return mean loss and metric over them."""
         parts = self.parts
-        parts.model.train()
-        order = seed_epoch(self.conf.seed, epoch)
-        losses = torch.zeros((), device=parts.device, dtype=torch.float64)
-        metric = torch.zeros((), device=parts.device, dtype=torch.float64)
+        parts.network.train()
+        order = seed_epoch(self.conf.seed, epoch, rank())
+        sums = torch.zeros(2, device=parts.device, dtype=torch.float64)
         for number, (x, y) in enumerate(parts.train.epoch(order), start=1):
-            loss, outputs = self._step(x, y)
-            losses += loss * len(y)
-            metric += parts.task.judged(outputs, y)
+            self._step(x, y, sums)
             if number % _CHECKED_EVERY == 0 or number == len(parts.train):
-                self._check_finite(float(losses), epoch)
+                self._check_finite(float(total(sums)[0]), epoch)
             self.flops.count(len(y))
             for control in parts.controls:
                 advance(control, parts.form)
             if parts.every_step:
                 parts.scheduler.step()
-        count = len(parts.train.labels)
-        return float(losses) / count, float(metric) / count
+        loss, metric = (total(sums) / len(parts.train.labels)).tolist()
+        return loss, metric
 
-    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take one step; return the loss and the outputs before it."""
-        parts, seen = self.parts, []
+    def _step(self, x: Tensor, y: Tensor, sums: Tensor) -> None:
+        """Take one step; add loss and metric of this process's images, as they were before it, to the sums."""
+        parts = self.parts
+        seen = torch.zeros_like(sums)
         if parts.form is not None:
-            return parts.form.step(x, y, parts.task.loss)
+            loss, outputs = parts.form.step(x, y, parts.task.loss)
+            sums[0] += loss * len(y)
+            sums[1] += parts.task.judged(outputs, y)
+            return
 
         def closure() -> Tensor:
             parts.optimizer.zero_grad()
-            with torch.autocast(parts.device.type, dtype=parts.autocast, enabled=parts.autocast is not None):
-                outputs = parts.model(x)
-                loss = parts.task.loss(outputs, y)
-            total = loss if parts.penalty is None else loss + parts.penalty()
-            (total if parts.scaler is None else parts.scaler.scale(total)).backward()
-            seen.append((loss.detach(), outputs.detach()))
-            return total.detach()
+            seen.zero_()
+            own = list(shares(x, y, rank(), size(), self.conf.scale.accumulate))
+            for part in own[:-1]:
+                with held_back(parts.network):
+                    self._backward(part, seen, last=False)
+            return self._backward(own[-1], seen, last=True)
 
         if self.conf.optim.name == "pgd":
             parts.optimizer.step(closure)  # pyright: ignore - torch says float and means a loss
@@ -242,7 +275,22 @@ class _Session:
             else:
                 parts.scaler.step(parts.optimizer)
                 parts.scaler.update()
-        return seen[0]
+        sums += seen
+
+    def _backward(self, part: Share, seen: Tensor, *, last: bool) -> Tensor:
+        """Add a part's gradients to those there are, and its loss and metric to what was seen."""
+        parts = self.parts
+        with torch.autocast(parts.device.type, dtype=parts.autocast, enabled=parts.autocast is not None):
+            outputs = parts.network(part.x)
+            loss = parts.task.loss(outputs, part.y)
+        total_loss = loss if part.weight == 1 else loss * part.weight
+        if last and parts.penalty is not None:
+            total_loss = total_loss + parts.penalty()
+        (total_loss if parts.scaler is None else parts.scaler.scale(total_loss)).backward()
+        if part.own:
+            seen[0] += loss.detach() * part.own
+            seen[1] += parts.task.judged(outputs.detach(), part.y)
+        return total_loss.detach()
 
     def _check_finite(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
@@ -252,7 +300,7 @@ class _Session:
         params = list(self.parts.model.parameters())
         kept = [value for state in self.parts.optimizer.state.values() for value in state.values()]
         tensors = [each for each in (*params, *(p.grad for p in params), *kept) if isinstance(each, torch.Tensor)]
-        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+        return all(bool(torch.isfinite(local(tensor)).all()) for tensor in tensors)
 
     def _diverged(self, epoch: int, reason: str) -> TrainingDivergedError:
         last = f"the checkpoint of epoch {epoch - 1} is kept in {self.folder.last}"
@@ -273,21 +321,23 @@ class _Session:
 
     def _save(self, row: Row) -> None:
         """Write best.pt, then last.pt, which makes the epoch count, then the log, which can be made from last.pt."""
-        metric = self.parts.task.metric
+        metric, parts = self.parts.task.metric, self.parts
         value = row.get(f"val_{metric}", row[f"train_{metric}"])
-        if value > self.best[metric]:
+        before = size_of(self.history.rows[-1]) if self.history.rows else self._first_size
+        is_best, is_kept = value > self.best[metric], passes(self.conf.keep_at, before, size_of(row))
+        weights = full_state(parts.model) if is_best or is_kept or not self.conf.scale.sharded else {}
+        if is_best:
             self.best = {"epoch": row["epoch"], metric: value}
-            save_checkpoint(self.folder.best, {"epoch": row["epoch"], "model": self.parts.model.state_dict()})
-        parts, before = self.parts, size_of(self.history.rows[-1]) if self.history.rows else self._first_size
-        if passes(self.conf.keep_at, before, size_of(row)):
+            self._write(self.folder.best, {"epoch": row["epoch"], "model": weights})
+        if is_kept:
             path = file_of(self.folder, row["epoch"])
-            path.parent.mkdir(exist_ok=True)
-            save_checkpoint(path, {"epoch": row["epoch"], "model": parts.model.state_dict()})
+            self._write(path, {"epoch": row["epoch"], "model": weights})
+        if isinstance(parts.optimizer, RegularizedOptimizer):
+            parts.optimizer.collect_engines()
         content = {
             "epoch": row["epoch"],
             "trained": self._trained(),
-            "model": parts.model.state_dict(),
-            "optimizer": parts.optimizer.state_dict(),
+            **self._network(row["epoch"], weights),
             "scheduler": parts.scheduler.state_dict() if parts.scheduler else None,
             "schedules": {str(i): schedule.state_dict() for i, schedule in enumerate(parts.schedules)},
             "controls": {str(i): control.state_dict() for i, control in enumerate(parts.controls)},
@@ -296,40 +346,46 @@ class _Session:
             "best": self.best,
             "rows": [*self.history.rows, row],
         }
-        save_checkpoint(self.folder.last, content)
-        self.history.append(row)
+        self._write(self.folder.last, content)
+        if rank() == 0:
+            self.folder.drop_parts(keep=row["epoch"] if self.conf.scale.sharded else None)
+            self.history.append(row)
+        else:
+            self.history.rows.append(row)
+
+    def _network(self, epoch: int, weights: dict[str, Tensor]) -> dict[str, Any]:
+        """Return model and optimizer for the checkpoint, or where their parts are, written now."""
+        if not self.conf.scale.sharded:
+            return {"model": weights, "optimizer": self.parts.optimizer.state_dict()}
+        folder = self.folder.parts(epoch)
+        save_parts(folder, self.parts.model, self.parts.optimizer)
+        return {"parts": folder.name}
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        """Write a checkpoint once for all processes, which go on when it is there."""
+
+        def write() -> None:
+            path.parent.mkdir(exist_ok=True)
+            save_checkpoint(path, content)
+
+        from_first(write)
 
     def _trained(self) -> str:
         return f"{self.conf.model.name} with {self.conf.optim.name}"
 
     def restore(self) -> None:
         """Take up the last checkpoint; a run stopped before its first begins anew."""
-        if not self.folder.last.exists():
-            self.history.restore([])
+        if not from_first(self.folder.last.exists):
+            from_first(lambda: self.history.restore([]))
             return
-        saved = load_checkpoint(self.folder.last, self.parts.device)
+        saved = together(lambda: load_checkpoint(self.folder.last, self.parts.device))
         if saved.get("trained") != self._trained():
             raise CheckpointError(
                 f"checkpoint {self.folder.last} belongs to another model or optimizer: it holds "
                 f"{saved.get('trained')}, the run's configuration names {self._trained()}"
             )
         try:
-            self.parts.model.load_state_dict(saved["model"])
-            for i, control in enumerate(self.parts.controls):
-                control.load_state_dict(saved["controls"][str(i)])  # a frozen network has other groups
-            self.parts.optimizer.load_state_dict(saved["optimizer"])
-            if self.parts.scheduler:
-                self.parts.scheduler.load_state_dict(saved["scheduler"])
-            for i, schedule in enumerate(self.parts.schedules):
-                schedule.load_state_dict(saved["schedules"][str(i)])
-            if self.parts.scaler:
-                self.parts.scaler.load_state_dict(saved["scaler"])
-            if self.parts.form:
-                self.parts.form.load_state_dict(saved["form"])
-                hold(self.parts.controls, self.parts.form)
-            self.flops.restore(saved["rows"])
-            self.best = saved["best"]
-            self.history.restore(saved["rows"])
+            self._restore(saved)
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(
@@ -337,10 +393,38 @@ class _Session:
                 f"optimizer: {reason[:300]}"
             ) from None
 
+    def _restore(self, saved: dict[str, Any]) -> None:
+        parts = self.parts
+        if "model" in saved:
+            parts.model.load_state_dict(saved["model"])
+        for i, control in enumerate(parts.controls):
+            control.load_state_dict(saved["controls"][str(i)])  # a frozen network has other groups
+        if "model" in saved:
+            parts.optimizer.load_state_dict(saved["optimizer"])
+        else:
+            load_parts(self.folder.path / saved["parts"], parts.model, parts.optimizer)
+        if parts.scheduler:
+            parts.scheduler.load_state_dict(saved["scheduler"])
+        for i, schedule in enumerate(parts.schedules):
+            schedule.load_state_dict(saved["schedules"][str(i)])
+        if parts.scaler:
+            parts.scaler.load_state_dict(saved["scaler"])
+        if parts.form:
+            parts.form.load_state_dict(saved["form"])
+            hold(parts.controls, parts.form)
+        self.flops.restore(saved["rows"])
+        self.best = saved["best"]
+        if rank() == 0:
+            self.history.restore(saved["rows"])
+        else:
+            self.history.rows = list(saved["rows"])
+
 
 def _watching(conf: Conf, observers: Sequence[Observer] | None) -> list[Observer]:
+    if rank():
+        return []  # the first process speaks for all
     watching: list[Observer] = [Terminal()] if observers is None else list(observers)
-    return [*watching, TensorBoard()] if conf.tensorboard else watching
+    return [*watching, *map(tracker, conf.track)]
 
 
 def _live(model: nn.Module) -> dict[str, dict[str, int]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from torch_bregman.distributed.sharded import gathered
 from torch_bregman.metrics import named_weights
 from torch_bregman.optim import MirrorOptimizer
 from torch_bregman.regularizers import NoRegularizer
@@ -44,7 +45,7 @@ def _died(row: Row) -> Iterator[str]:
 def _classes(conf: Conf, parts: Parts, row: Row) -> Iterator[str]:
     if parts.task.metric != "accuracy" or row["epoch"] < conf.epochs / 2:
         return  # a sparse start may well leave some out
-    last = list(named_weights(parts.model).values())[-1]
+    last = gathered(list(named_weights(parts.model).values())[-1].detach())
     if last.ndim == 2 and last.any():
         silent = (~last.any(1)).nonzero().flatten().tolist()
         if silent:
@@ -80,7 +81,7 @@ def _sleeping(optimizer: MirrorOptimizer) -> Iterator[torch.Tensor]:
         if isinstance(regularizer, NoRegularizer) or not regularizer.deterministic or not group["lam"]:
             continue
         for param in group["params"]:
-            scores = waking_scores(optimizer, param)
+            scores = gathered(waking_scores(optimizer, param))
             yield torch.where(scores < 1, scores, 0.0).max() if scores.numel() else torch.zeros(())
 
 

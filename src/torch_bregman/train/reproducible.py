@@ -23,8 +23,11 @@ def reproducible(threads: int | None) -> ExitStack:
     return stack
 
 
-def seed_epoch(seed: int, epoch: int) -> torch.Generator:
-    """Seed dropout and return the generator of order and augmentation: both depend on seed and epoch alone."""
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> torch.Generator:
+    """Seed dropout and return the generator of order and augmentation: both depend on seed and epoch alone.
+
+    Order and augmentation are the same in every process, which takes its part of each batch; dropout is not.
+    """
     mixed = (seed * 1_000_003 + epoch) % 2**63
-    torch.manual_seed(mixed)
+    torch.manual_seed((mixed + rank * 7_368_787) % 2**63)
     return torch.Generator().manual_seed(mixed)

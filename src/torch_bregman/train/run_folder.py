@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ class RunFolder:
             if folder.config.is_file():
                 return folder, Conf.from_yaml(folder.config)
         raise ValueError(f"there is no run {run!r}: neither {Path(run)} nor {Path(out) / run} holds a config.yaml")
+
+    def parts(self, epoch: int) -> Path:
+        """Return the folder of the parts that processes hold of a sharded network after an epoch."""
+        return self.path / f"parts-{epoch}"
+
+    def drop_parts(self, keep: int | None) -> None:
+        """Remove the parts of all epochs but one, once `last.pt` names that."""
+        for path in self.path.glob("parts-*"):
+            if keep is None or path != self.parts(keep):
+                shutil.rmtree(path, ignore_errors=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary, which also says that the run is finished."""

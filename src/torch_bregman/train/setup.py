@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torch_bregman.data import Batches, Compose, DataSet, Flip, Noise, Shift, Split, black, holdout, load, normalize
+from torch_bregman.distributed.processes import size, together
+from torch_bregman.distributed.sharded import is_sharded
+from torch_bregman.distributed.wrapping import copied, cut, full_state, synchronised_norms
 from torch_bregman.init import low_rank_, sparsify_
 from torch_bregman.metrics import TrainingFlops, training_flops
 from torch_bregman.models import MODELS, build
@@ -53,6 +57,7 @@ class Parts:
         validation: batches held out, or None.
         test: batches of the test images.
         model: the network.
+        network: what is called in training: the model, or what averages its gradients over processes.
         optimizer: what moves it.
         scheduler: what moves the learning rate, or None.
         schedules: what moves λ and the rank cap, once an epoch.
@@ -63,6 +68,7 @@ class Parts:
         penalty: J as a term of the loss, for the dense baselines, or None.
         source: where the data came from.
         task: what is asked of the model.
+        blank: the model without values, where the processes hold parts of it.
         flops: counts what training costs.
         form: the compact form in which the model is trained, or None.
         notes: what the user should hear of at the start.
@@ -73,6 +79,7 @@ class Parts:
     validation: Batches | None
     test: Batches
     model: nn.Module
+    network: nn.Module
     optimizer: Optimizer
     scheduler: Any
     schedules: list[Schedule]
@@ -83,9 +90,18 @@ class Parts:
     penalty: Callable[[], Tensor] | None
     source: str
     task: Task
+    blank: nn.Module
     flops: TrainingFlops
     form: CompactForm | None = None
     notes: tuple[str, ...] = ()
+
+    def whole_model(self) -> nn.Module:
+        """Return the model with all its weights in this process; every process has to call it."""
+        if self.network is not self.model or not any(map(is_sharded, self.model.parameters())):
+            return self.model
+        model = copy.deepcopy(self.blank).to_empty(device=self.device)
+        model.load_state_dict(full_state(self.model))
+        return model.train(self.model.training)
 
 
 def set_up(conf: Conf) -> Parts:
@@ -94,34 +110,60 @@ def set_up(conf: Conf) -> Parts:
     Raises:
         ValueError: where data is missing or malformed, or parts do not go together.
     """
-    device = pick_device(conf.device)
-    data = load(conf.data.name, conf.data.dir)
-    train, validation, test = _batches(conf, data, device)
-    model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
-    _check_fit(conf, model, test.images[:2], data)
-    optimizer, penalty = build_optimizer(conf, model, test.images[:1])
+    device, data, (train, validation, test), model = together(lambda: _local_parts(conf))
+    flops = training_flops(model, test.images[:1])
+    blank = model
+    if conf.scale.sharded and size() > 1:
+        blank = copy.deepcopy(model).to("meta")
+        cut(model)
+    optimizer, penalty = together(lambda: build_optimizer(conf, model, test.images[:1]))
+    if size() > 1 and isinstance(optimizer, RegularizedOptimizer):
+        optimizer.share_thresholds()
     form, notes = _form(conf, model, optimizer, test.images[:1])
     by_recipe = conf.target.asked and conf.schedule.name is None
+    scheduler, schedules, controls = together(
+        lambda: (
+            (build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
+            build_schedules(conf, optimizer),
+            build_controls(conf, optimizer, model, test.images[:1], len(train)),
+        )
+    )
     return Parts(
         device=device,
         train=train,
         validation=validation,
         test=test,
         model=model,
+        network=model if conf.scale.sharded else copied(model),
         optimizer=optimizer,
-        scheduler=(build_rates if by_recipe else build_scheduler)(conf, optimizer, len(train)),
-        schedules=build_schedules(conf, optimizer),
-        controls=[*build_controls(conf, optimizer, model, test.images[:1], len(train)), *_watching(conf, optimizer)],
+        scheduler=scheduler,
+        schedules=schedules,
+        controls=[*controls, *_watching(conf, optimizer)],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
         penalty=penalty,
         source=data.source,
         task=task_of(conf),
-        flops=training_flops(model, test.images[:1]),
+        blank=blank,
+        flops=flops,
         form=form,
         notes=notes,
     )
+
+
+def _local_parts(
+    conf: Conf,
+) -> tuple[torch.device, DataSet, tuple[Batches, Batches | None, Batches], nn.Module]:
+    if size() > 1 and conf.optim.name == "pgd":
+        raise ValueError(f"pgd searches its step in one process, got {size()}: use linbreg, or one process")
+    device = pick_device(conf.device)
+    data = load(conf.data.name, conf.data.dir)
+    batches = _batches(conf, data, device)
+    model = _model(conf, data).to(device=device, dtype=torch.float64 if conf.dtype == "float64" else None)
+    model = synchronised_norms(model)
+    _check_fit(conf, model, batches[2].images[:2], data)
+    return device, data, batches, model
 
 
 def _watching(conf: Conf, optimizer: Optimizer) -> list[EntryTimes]:
@@ -137,6 +179,9 @@ def _form(
     cycles = conf.optim.multilevel
     if not isinstance(optimizer, MultilevelLinBreg) or not cycles.m or cycles.form == "masks":
         return None, ()
+    if size() > 1 or conf.scale.accumulate > 1:
+        what = f"{size()} processes" if size() > 1 else f"scale.accumulate {conf.scale.accumulate}"
+        return None, (f"{_BY_MASKS}: {what}",)
     if conf.dtype in _AUTOCAST:
         return None, (f"{_BY_MASKS}: dtype {conf.dtype} is autocast",)
     try:
@@ -157,7 +202,7 @@ def pick_device(name: str) -> torch.device:
         ValueError: for a device that PyTorch does not know or that is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
         float(torch.zeros((), device=device))
