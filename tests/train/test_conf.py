@@ -183,7 +183,7 @@ def test_whole_numbers_will_do_for_any_number() -> None:
     assert OptimConf(name="adabreg", betas=[0, 0.5]).betas == (0.0, 0.5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("model", "lr"), [("mlp", 0.1), ("convnet", 0.01), ("lenet5_caffe", 0.01)])
+@pytest.mark.parametrize(("model", "lr"), [("mlp", 0.1), ("convnet", 0.02), ("lenet5_caffe", 0.02)])
 def test_linbreg_starts_slower_with_convolutions(model: str, lr: float) -> None:
     plain = {"model": {"name": model}, "optim": {"name": "linbreg"}, "target": {"density": 0.05}}
     assert Conf.from_dict(plain).optim.lr == lr

@@ -105,7 +105,7 @@ _MANY = 0.05
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
-_RATES_CONVOLUTIONAL = {"linbreg": 0.01}
+_RATES_CONVOLUTIONAL = {"linbreg": 0.02}
 """A weight that is used at many positions has a gradient that is as much larger, which LinBreg takes as it is."""
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
 
@@ -114,7 +114,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
-    it is asked for, LinBreg with 0.1 (0.05 for low rank, 0.01 with convolutions) and Nesterov momentum; a start at the
+    it is asked for, LinBreg with 0.1 (0.05 for low rank, 0.02 with convolutions) and Nesterov momentum; a start at the
     density at which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser; a
     share of units is met in each layer by itself.
 
