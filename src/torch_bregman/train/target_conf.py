@@ -116,8 +116,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
 
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
     it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after
-    the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole units,
-    whose incoming weights have no regulariser; a share of units is met in each layer by itself.
+    the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole
+    units, whose incoming weights have no regulariser; a share of units is met in each layer by itself.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
