@@ -107,7 +107,9 @@ def cell(net: str, kind: str, goal: float, optimizer: str, name: str, data: Path
 
 def table(cells: dict[str, dict[str, Any]]) -> str:
     """Return all cells as Markdown, a line for each row of goals."""
-    refused = [each for each in cells.values() if "error" in each]
+    refused = [each for each in cells.values() if "cannot be met: it is" in each.get("error", "")]
+    refused += [each for each in cells.values() if "without a regularizer alone" in each.get("error", "")]
+    diverged = sum("diverged" in each.get("error", "") for each in cells.values())
     trained = [each for each in cells.values() if "error" not in each]
     hit = sum(each["hit"] for each in trained)
     empty = [each for each in trained if each["empty"]]
@@ -116,9 +118,9 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
         "# Are the sizes hit that were asked for?",
         "",
         f"LeNet-300-100, 2 epochs (LeNet-5: 1), seed 0. Of {len(cells)} cells {len(refused)} are refused at the start, "
-        f"for less than one weight, unit or direction a layer was asked for; {hit} hit their target within one unit "
-        f"(a weight, a hidden unit, a row, a kernel, a rank, a unit's multiply-adds), {len(empty)} have an empty "
-        f"layer, and {len(low)} an accuracy below 50 %, each with so few units or ranks in a layer that no more can be "
+        f"for less than one weight, unit or direction a layer was asked for; {diverged} diverged; {hit} hit their "
+        f"target within one unit (a weight, a hidden unit, a row, a kernel, a rank, a unit's multiply-adds), "
+        f"{len(empty)} have an empty layer, and {len(low)} an accuracy below 50 %, each with so few units or ranks in a layer that no more can be "
         "expected. Each cell: size got of size asked, test accuracy in %. Made by `benchmarks/targets_hit.py`.",
         "",
         "| data | asked for | optimizer | " + " | ".join(f"{goal:.1%}" for goal in GOALS) + " |",
@@ -135,7 +137,7 @@ def _shown(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     if "error" in found:
-        return "refused"
+        return "**diverged**" if "diverged" in found["error"] else "refused"
     missed = "" if found["hit"] else " **missed**"
     return f"{found['got']:,} of {found['asked']:,}{missed}, {100 * found['accuracy']:.1f}"
 
