@@ -121,7 +121,8 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
         f"for less than one weight, unit or direction a layer was asked for; {diverged} diverged; {hit} hit their "
         f"target within one unit (a weight, a hidden unit, a row, a kernel, a rank, a unit's multiply-adds), "
         f"{len(empty)} have an empty layer, and {len(low)} an accuracy below 50 %, each with so few units or "
-        "ranks in a layer that no more can be expected. Each cell: size got of size asked, test accuracy in %. Made by `benchmarks/targets_hit.py`.",
+        "ranks in a layer that no more can be expected. Each cell: size got of size asked, test accuracy in %. "
+        "Made by `benchmarks/targets_hit.py`.",
         "",
         "| data | asked for | optimizer | " + " | ".join(f"{goal:.1%}" for goal in GOALS) + " |",
         "|---|---|---|" + "---:|" * len(GOALS),
