@@ -183,8 +183,12 @@ def test_whole_numbers_will_do_for_any_number() -> None:
     assert OptimConf(name="adabreg", betas=[0, 0.5]).betas == (0.0, 0.5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("model", "lr"), [("mlp", 0.1), ("convnet", 0.02), ("lenet5_caffe", 0.02)])
-def test_linbreg_starts_slower_with_convolutions(model: str, lr: float) -> None:
-    plain = {"model": {"name": model}, "optim": {"name": "linbreg"}, "target": {"density": 0.05}}
-    assert Conf.from_dict(plain).optim.lr == lr
+@pytest.mark.parametrize(
+    ("model", "norm", "lr"), [("mlp", "l1", 0.1), ("convnet", "l1", 0.02), ("convnet", "nuclear", 0.005)]
+)
+def test_linbreg_is_slower_with_convolutions(model: str, norm: str, lr: float) -> None:
+    goal = {"params": 2000} if norm == "nuclear" else {"density": 0.05}
+    plain = {"model": {"name": model}, "optim": {"name": "linbreg"}, "regularizer": {"name": norm}, "target": goal}
+    conf = Conf.from_dict(plain)
+    assert (conf.optim.lr, conf.target.consolidate_lr) == (lr, None if model == "mlp" else pytest.approx(lr / 10))
     assert Conf.from_dict({**plain, "optim": {"name": "linbreg", "lr": 0.3}}).optim.lr == 0.3

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from torch_bregman.distributed.checkpoint import load_parts, save_parts
 from torch_bregman.distributed.processes import AgreedError, from_first, joined, rank, size, together, total
 from torch_bregman.distributed.sharded import local
 from torch_bregman.distributed.shares import Share, shares
@@ -357,6 +356,8 @@ class _Session:
         """Return model and optimizer for the checkpoint, or where their parts are, written now."""
         if not self.conf.scale.sharded:
             return {"model": weights, "optimizer": self.parts.optimizer.state_dict()}
+        from torch_bregman.distributed.checkpoint import save_parts  # a second to import, which others need not wait
+
         folder = self.folder.parts(epoch)
         save_parts(folder, self.parts.model, self.parts.optimizer)
         return {"parts": folder.name}
@@ -402,6 +403,8 @@ class _Session:
         if "model" in saved:
             parts.optimizer.load_state_dict(saved["optimizer"])
         else:
+            from torch_bregman.distributed.checkpoint import load_parts
+
             load_parts(self.folder.path / saved["parts"], parts.model, parts.optimizer)
         if parts.scheduler:
             parts.scheduler.load_state_dict(saved["scheduler"])

@@ -35,7 +35,8 @@ class TargetConf(Checked):
             0.2 and twice the goal.
         ramp_over: share of all steps that the ramp takes.
         consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser.
-        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr.
+        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, a tenth for linbreg
+            with convolutions.
         warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, 0 else.
     """
 
@@ -105,18 +106,18 @@ _MANY = 0.05
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
-_RATES_CONVOLUTIONAL = {"linbreg": 0.02}
-"""A weight that is used at many positions has a gradient that is as much larger, which LinBreg takes as it is."""
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
+_SLOWER = {False: 0.02, True: 0.005}
+"""Of LinBreg with convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
 
 
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
-    it is asked for, LinBreg with 0.1 (0.05 for low rank, 0.02 with convolutions) and Nesterov momentum; a start at the
-    density at which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser; a
-    share of units is met in each layer by itself.
+    it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after
+    the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole
+    units, whose incoming weights have no regulariser; a share of units is met in each layer by itself.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -140,6 +141,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     model = plain.get("model", {})
     convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
     _move(optim, low_rank, convolutional, target.get("density"))
+    if convolutional and optim["name"] == "linbreg" and isinstance(optim["lr"], (int, float)):
+        target = {"consolidate_lr": 0.1 * optim["lr"], **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -154,7 +157,7 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
     name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
         optim.update({"lr": 0.005, "weight_decay": 1e-4, **optim})
-    rates = {**(_RATES_LOW_RANK if low_rank else _RATES), **(_RATES_CONVOLUTIONAL if convolutional else {})}
+    rates = {**(_RATES_LOW_RANK if low_rank else _RATES), **({"linbreg": _SLOWER[low_rank]} if convolutional else {})}
     if name in rates:
         optim.setdefault("lr", rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
