@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import torch_bregman as tb
+from tests.multilevel.agreement import assert_same, by_masks
 from torch_bregman.multilevel import SparseForm, Unsuited
 from torch_bregman.multilevel.sparse_weight import carried
 from torch_bregman.optim.native.build import COMPILERS
@@ -54,25 +55,6 @@ def batches(count: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     return [
         (torch.randn(16, 4, 5, generator=rng).double(), torch.randint(0, 4, (16,), generator=rng)) for _ in range(count)
     ]
-
-
-def by_masks(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
-    optimizer.zero_grad()
-    loss = cross_entropy(model(x), y)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
-
-
-def assert_same(one: tuple[nn.Module, Any], other: tuple[nn.Module, Any], tolerance: float = 1e-10) -> None:
-    for (name, left), right in zip(one[0].state_dict().items(), other[0].state_dict().values(), strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=tolerance, msg=name)
-    states = [each[1].state_dict()["state"] for each in (one, other)]
-    assert states[0].keys() == states[1].keys()
-    for index, state in states[0].items():
-        assert state.keys() == states[1][index].keys()
-        for key, value in state.items():
-            torch.testing.assert_close(value, states[1][index][key], rtol=0, atol=tolerance, msg=f"{index} {key}")
 
 
 @pytest.mark.parametrize("options", VARIANTS)

@@ -165,6 +165,12 @@ _MANY = Quantity("ms_at_128", "ms at batch 128", 1, 2)
 _FASTER = Quantity("faster_at_128", "times as fast at batch 128", 1, 1)
 _WIDTHS = {0.05: [15, 5], 0.1: [30, 10], 0.2: [60, 20], 0.4: [120, 40]}
 
+
+def _shrunk(share: float, what: str, scales: tuple[str, ...]) -> Variant:
+    label = f"AdaBreg, {share:.0%} of the {what}"
+    return Variant(f"adabreg-{share:g}", label, {"target": {"units": share}}, scales, series="AdaBreg")
+
+
 FRONTIER_UNITS = Experiment(
     name="frontier-units",
     title="The frontier of whole units: LeNet-300-100 on MNIST, compacted",
@@ -178,13 +184,7 @@ FRONTIER_UNITS = Experiment(
     variants=(
         Variant("dense", "dense", _ADAM),
         *(
-            Variant(
-                f"adabreg-{share:g}",
-                f"AdaBreg, {share:.0%} of the units",
-                {"target": {"units": share}},
-                scales,
-                series="AdaBreg",
-            )
+            _shrunk(share, "units", scales)
             for share, scales in zip(_WIDTHS, (_LONG, _BRIEF, _LONG, _LONG), strict=True)
         ),
         *(
@@ -220,16 +220,7 @@ FRONTIER_FILTERS = Experiment(
     config="frontier_lenet5.yaml",
     variants=(
         Variant("dense", "dense", _ADAM),
-        *(
-            Variant(
-                f"adabreg-{share:g}",
-                f"AdaBreg, {share:.0%} of the filters and units",
-                {"target": {"units": share}},
-                scales,
-                series="AdaBreg",
-            )
-            for share, scales in ((0.1, _LONG), (0.2, _BRIEF), (0.4, _LONG))
-        ),
+        *(_shrunk(share, "filters and units", scales) for share, scales in ((0.1, _LONG), (0.2, _BRIEF), (0.4, _LONG))),
     ),
     scales=_scales(3),
     columns=(ACCURACY, _MACS, _ONE, _MANY, _FASTER),

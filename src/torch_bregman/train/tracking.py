@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -51,7 +52,7 @@ def _scalars(row: Row) -> Iterator[tuple[str, float]]:
             yield key, value
 
 
-class Tracker:
+class Tracker(ABC):
     """What trackers share: a run that goes on is told again from its first epoch, for a kill may have come between."""
 
     def started(self, folder: RunFolder, conf: Conf, parts: Parts, epochs_done: int) -> None:
@@ -60,12 +61,13 @@ class Tracker:
         for row in folder.read_log() if epochs_done else []:
             self.epoch(row)
 
+    @abstractmethod
     def _open(self, folder: RunFolder, conf: Conf) -> None:
-        raise NotImplementedError
+        """Open the run."""
 
+    @abstractmethod
     def epoch(self, row: Row) -> None:
         """Tell one row."""
-        raise NotImplementedError
 
     def finished(self, result: Result) -> None:
         """Tell the summary, where the tracker has a place for it."""
@@ -108,7 +110,6 @@ class _Remote(Tracker):
     def __init__(self) -> None:
         self._note = Path()
         self._run, self._told = "", 0
-        self._is_open = False
 
     def started(self, folder: RunFolder, conf: Conf, parts: Parts, epochs_done: int) -> None:
         """Open the run, or that of before, and tell what it does not know."""
@@ -116,10 +117,7 @@ class _Remote(Tracker):
         if self._note.is_file():
             known = json.loads(self._note.read_text(encoding="utf-8"))
             self._run, self._told = known["run"], known["told"]
-        self._open(folder, conf)
-        self._is_open = True
-        for row in folder.read_log() if epochs_done else []:
-            self.epoch(row)
+        super().started(folder, conf, parts, epochs_done)
 
     def epoch(self, row: Row) -> None:
         """Tell one row, once."""
@@ -132,8 +130,9 @@ class _Remote(Tracker):
         text = json.dumps({"run": self._run, "told": self._told})
         replace_file(self._note, lambda file: file.write(text.encode()))
 
+    @abstractmethod
     def _send(self, values: dict[str, float], epoch: int) -> None:
-        raise NotImplementedError
+        """Send the numbers of one epoch."""
 
 
 class MLflow(_Remote):
@@ -152,13 +151,18 @@ class MLflow(_Remote):
         super().__init__()
         self._mlflow = _need("mlflow", "mlflow")
         self._client: Any = None
+        self._is_open = False
 
     def _open(self, folder: RunFolder, conf: Conf) -> None:
         default = f"sqlite:///{(folder.path.parent / 'mlflow.db').resolve()}"
         self._client = self._mlflow.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", default))
         if self._run:
             self._client.set_terminated(self._run, status="RUNNING")
-            return
+        else:
+            self._create(folder, conf)
+        self._is_open = True
+
+    def _create(self, folder: RunFolder, conf: Conf) -> None:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "torch-bregman")
         found = self._client.get_experiment_by_name(experiment)
         number = found.experiment_id if found else self._client.create_experiment(experiment)
