@@ -104,9 +104,19 @@ SIZE_LOW_RANK = Experiment(
 SIZE_LENET5 = Experiment(
     name="size-lenet5",
     title="LeNet-5-Caffe on MNIST with 1 % of its weights",
-    about="Two convolutions and two linear layers, batches of 100, everything but the target left to the recipe.",
+    about=(
+        "Two convolutions and two linear layers, batches of 100, everything but the target left to the recipe. With a "
+        "ReLU after each convolution, as most papers on pruning have the network, and without, as Caffe has it."
+    ),
     config="size_lenet5.yaml",
-    variants=(_adabreg(0.01),),
+    variants=(
+        Variant("adabreg-0.01", "AdaBreg, 1%", {"target": {"density": 0.01}}),
+        Variant(
+            "adabreg-0.01-caffe",
+            "AdaBreg, 1%, no ReLU after convolutions",
+            {"target": {"density": 0.01}, "model": {"options": {"conv_relu": False}}},
+        ),
+    ),
     scales={
         "smoke": Scale("1 epoch of the embedded sample, 1 seed.", 1, {**_SMOKE, "epochs": 1}),
         "small": Scale("15 epochs, 3 seeds.", 3, {}),

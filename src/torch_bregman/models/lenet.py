@@ -73,9 +73,9 @@ def lenet5_caffe(in_channels: int = 1, classes: int = 10, size: int = 28, conv_r
     features: OrderedDict[str, nn.Module] = OrderedDict()
     for depth, (inputs, outputs) in enumerate([(in_channels, 20), (20, 50)], start=1):
         features[f"conv{depth}"] = nn.Conv2d(inputs, outputs, 5)
-        if conv_relu:
-            features[f"relu{depth}"] = nn.ReLU()
         features[f"pool{depth}"] = nn.MaxPool2d(2)
+        if conv_relu:  # the same function as before the pooling, on a quarter of the numbers
+            features[f"relu{depth}"] = nn.ReLU()
     classifier = nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(), fc1=nn.Linear(50 * side**2, 500), relu1=nn.ReLU(), fc2=nn.Linear(500, classes)

@@ -316,6 +316,8 @@ class Conf(Checked):
         device: auto, cpu, cuda, cuda:1, …
         dtype: float32, float64, or bfloat16 and float16 for autocast (weights stay float32).
         threads: of the CPU; by default PyTorch's choice.
+        channels_last: channels of images beside each other in memory, often faster for convolutions (a third here on
+            a CPU); the same function, other last bits.
         keep_at: sizes at which a checkpoint is kept when the network passes them: densities, or ranks of all weights
             together under a nuclear norm; see bregman path.
         track: also send the log to tensorboard, mlflow or trackio; each needs its package.
@@ -346,6 +348,7 @@ class Conf(Checked):
     device: str = "auto"
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     threads: int | None = None
+    channels_last: bool = False
     keep_at: list[float] = field(default_factory=list)
     track: list[str] = field(default_factory=list)
     entry_times: int = 0

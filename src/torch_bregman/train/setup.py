@@ -270,7 +270,20 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
         call(start_units_, "start.kind units", model, image, start.density, seed=conf.seed)
     elif start.kind == "low_rank":
         low_rank_(model, start.rank, seed=conf.seed, init=start.init)
-    return model
+    return _in_format(conf, model)
+
+
+def _in_format(conf: Conf, model: nn.Module) -> nn.Module:
+    """Return the model with its convolutions in the memory format asked for.
+
+    Raises:
+        ValueError: where there is nothing to put in another format.
+    """
+    if not conf.channels_last:
+        return model
+    if not any(param.dim() == 4 for param in model.parameters()):
+        raise ValueError(f"channels_last has no effect on model {conf.model.name!r}, without convolutions: leave it out")
+    return model.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -53,6 +53,6 @@ class SparseEvolution(RandomMasks):
         smallest = flat.masked_fill(~old, math.inf).topk(count, largest=False).indices
         new = old.clone()
         new[smallest] = False
+        weight.masked_fill_((old & ~new).view(weight.shape), 0.0)
         new[asleep[torch.randperm(len(asleep), generator=generator)[:count].to(asleep.device)]] = True
-        weight.view(-1)[smallest] = 0.0
         return new.view_as(mask)

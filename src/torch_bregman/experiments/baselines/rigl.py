@@ -56,8 +56,7 @@ class RigL(RandomMasks):
         kept = old.clone()
         kept[weight.detach().abs().flatten().masked_fill(~old, math.inf).topk(count, largest=False).indices] = False
         grown = grad.abs().flatten().masked_fill(kept, -1.0).topk(count).indices
-        weight.view(-1)[~kept] = 0.0
-        for value in self._moments(weight):
-            value.view(-1)[~kept] = 0.0
+        for value in (weight, *self._moments(weight)):
+            value.masked_fill_(~kept.view(weight.shape), 0.0)
         kept[grown] = True
         return kept.view_as(mask)
