@@ -50,11 +50,11 @@ DENSE: dict[str, Any] = {
 }
 
 
-def held(goal: float, cycles: bool, kind: str = "density", m: int = M) -> dict[str, Any]:
+def held(goal: float, cycles: bool, kind: str = "density", **rise: float) -> dict[str, Any]:
     """A network held at one size from the start, by λ, and frozen for the last 30 % of all steps."""
     optim: dict[str, Any] = {"name": "linbreg"}
     if cycles:
-        optim["multilevel"] = {"m": m, **SPARSE} if kind == "density" else {"m": m}
+        optim["multilevel"] = {"m": M, **rise, **SPARSE} if kind == "density" else {"m": M}
     start = {"kind": "sparse" if kind == "density" else "units", "density": goal}
     return {"optim": optim, "target": {kind: goal, "ramp": "none"}, "start": start}
 
@@ -83,8 +83,8 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "dense SGD": DENSE,
     "LinBreg, 5 %": held(0.05, False),
     "multilevel, 5 %": held(0.05, True),
-    "multilevel, 5 %, m = 10": held(0.05, True, m=10),
-    "multilevel, 1.5 %": held(0.015, True),
+    "LinBreg, 1.5 %": held(0.015, False),
+    "multilevel, 1.5 %": held(0.015, True, m_over=0.1),
     "multilevel, from 1 % up": grown(0.02),
 }
 UNITS: dict[str, dict[str, Any]] = {

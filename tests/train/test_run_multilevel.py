@@ -14,23 +14,36 @@ from tests.commands import bregman, is_one_error
 
 import torch_bregman as tb
 from torch_bregman.multilevel import SparseForm
+from torch_bregman.schedulers import CycleSchedule
 from torch_bregman.train import Conf, fit
 from torch_bregman.train.conf import OptimConf
 from torch_bregman.train.setup import set_up
 
 MASKS = {"m": 2, "form": "masks"}
 CYCLES = {"momentum": 0.9, "nesterov": True, "multilevel": {"m": 3, "below": 1.0}}
+RISING = {**CYCLES, "multilevel": {"m": 6, "m_start": 1, "m_over": 0.6, "below": 1.0}}
 
 
 def by_masks(optim: dict[str, Any]) -> dict[str, Any]:
-    return {**optim, "multilevel": {"m": optim["multilevel"]["m"], "form": "masks"}}
+    cycles = {key: value for key, value in optim["multilevel"].items() if key != "below"}
+    return {**optim, "multilevel": {**cycles, "form": "masks"}}
 
 
-@pytest.mark.parametrize("changes", [{}, {"target": {"density": 0.06, "every": 2}}, {"regularizer": {"lam": 0.02}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"target": {"density": 0.06, "every": 2}},
+        {"regularizer": {"lam": 0.02}},
+        {"optim": RISING},
+        {"optim": RISING, "target": {"density": 0.06, "every": 3}},
+    ],
+)
 def test_compact_training_and_masks_agree(changes: dict[str, Any], tiny: Callable[..., Conf]) -> None:
+    optim = changes.get("optim", CYCLES)
     runs = [
-        fit(tiny(dtype="float64", epochs=4, optim=optim, **changes), observers=[])
-        for optim in (CYCLES, by_masks(CYCLES))
+        fit(tiny(dtype="float64", epochs=4, **{**changes, "optim": own}), observers=[])
+        for own in (optim, by_masks(optim))
     ]
     assert runs[0].rows[-1]["density"] == runs[1].rows[-1]["density"]
     for left, right in zip(*(run.model.parameters() for run in runs), strict=True):
@@ -53,6 +66,24 @@ def test_units_in_compact_form_and_by_masks_agree(model: dict[str, Any], tiny: C
     for left, right in zip(*(run.model.parameters() for run in runs), strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
     assert runs[0].summary["flops"] < 0.9 * runs[0].summary["flops_dense"]
+
+
+def test_rising_cycles_take_full_gradients_early(tiny: Callable[..., Conf]) -> None:
+    """Fine steps where m rises by the calendar, counted by hand from what every step costs."""
+    data = {"validation": 0.0, "batch_size": 50}
+    conf = tiny(epochs=4, data=data, optim={"multilevel": {"m": 7, "m_start": 1, "m_over": 0.5, "below": 1.0}})
+    parts, fine = set_up(conf), []
+    schedule = next(each for each in parts.controls if isinstance(each, CycleSchedule))
+    for _ in range(16):
+        fine.append(parts.optimizer.fine)  # pyright: ignore
+        parts.form.step(parts.train.images[:50], parts.train.labels[:50], torch.nn.functional.cross_entropy)  # pyright: ignore
+        schedule.step()
+    m, phase, by_hand = [round(1 + 6 * min(k / 8, 1)) for k in range(16)], 0, []
+    for length in m:
+        by_hand.append(phase >= length)
+        phase = 0 if by_hand[-1] else phase + 1
+    assert fine == by_hand
+    assert fine.index(True) < 7
 
 
 def test_without_coarse_steps_it_is_linbreg(tiny: Callable[..., Conf]) -> None:
@@ -125,6 +156,9 @@ def test_the_command_says_what_it_does(few: Path, tmp_path: Path) -> None:
     [
         ({"multilevel": {"m": -1}}, "optim.multilevel.m must be a number >= 0, got -1"),
         ({"multilevel": {"clip": 2.0}}, "optim.multilevel.clip has no effect with no optim.multilevel.m"),
+        ({"multilevel": {"m": 5, "m_start": 6}}, "optim.multilevel.m_start must be a number >= 1 and <= 5, got 6"),
+        ({"multilevel": {"m": 5, "m_over": 0.3}}, "optim.multilevel.m_over has no effect with no m_start, got 0.3"),
+        ({"multilevel": {"m": 5, "m_start": 2, "m_over": 0.0}}, "optim.multilevel.m_over must lie in"),
         ({"multilevel": {"m": 2, "clip": 1.0}}, "optim.multilevel.clip must be a number > 1, got 1.0"),
         ({"multilevel": {"m": 2, "below": 3}}, "optim.multilevel.below must be a number >= 0 and <= 1, got 3"),
         (
@@ -159,6 +193,17 @@ def test_a_target_in_cycles_is_met_by_linbreg(tiny: Callable[..., Conf]) -> None
     result = fit(conf, observers=[])
     assert result.summary["weights_left"] == round(0.04 * (784 * 16 + 160))
     assert math.isfinite(result.rows[-1]["train_loss"])
+
+
+def test_the_recipe_in_cycles_starts_with_short_ones_and_a_small_lam() -> None:
+    conf = Conf.from_dict({"optim": {"multilevel": {"m": 25}}, "target": {"density": 0.05}})
+    cycles = conf.optim.multilevel
+    assert (cycles.m_start, cycles.m_over, conf.regularizer.lam) == (2, 0.4, 0.01)
+    by_hand = {"optim": {"multilevel": {"m": 25, "m_start": 25}}, "target": {"density": 0.05}}
+    conf = Conf.from_dict({**by_hand, "regularizer": {"lam": 0.3}})
+    assert (conf.optim.multilevel.m_start, conf.regularizer.lam) == (25, 0.3)
+    units = Conf.from_dict({"optim": {"multilevel": {"m": 25}}, "target": {"units": 0.2}})
+    assert units.optim.multilevel.m_start is None
 
 
 def test_settings_survive_a_round_trip() -> None:

@@ -113,6 +113,20 @@ class MultilevelLinBreg(LinBreg):
         """Coarse steps in a cycle."""
         return self.param_groups[0]["m"]
 
+    def set_m(self, m: int) -> None:
+        """Change the coarse steps of a cycle, also of the one that is under way.
+
+        Args:
+            m: ≥ 1; where there were none before, weights have no supports.
+
+        Raises:
+            ValueError: for another number, or an optimizer with m = 0.
+        """
+        if isinstance(m, bool) or not isinstance(m, int) or m < 1 or not self.m:
+            raise ValueError(f"m must change from a whole number >= 1 to another, got {self.m!r} and {m!r}")
+        for group in self.param_groups:
+            group["m"] = m
+
     @property
     def phase(self) -> int:
         """How many steps of the cycle are done, from 0 to m."""

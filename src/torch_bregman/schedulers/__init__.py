@@ -4,6 +4,7 @@ from torch_bregman.schedulers.advice import LamAdvice, suggest_lam
 from torch_bregman.schedulers.base import Schedule
 from torch_bregman.schedulers.calendars import Calendar, cosine, cubic, geometric, linear, listed
 from torch_bregman.schedulers.consolidation import Consolidation
+from torch_bregman.schedulers.cycle_length import CycleSchedule
 from torch_bregman.schedulers.lam import LamOnPlateau, LamSchedule
 from torch_bregman.schedulers.rank import RankByEnergy, RankOnPlateau, RankSchedule
 from torch_bregman.schedulers.size_control import LamByFeedback, LamByQuantile, SizeControl
@@ -15,6 +16,7 @@ __all__ = [
     "Bytes",
     "Calendar",
     "Consolidation",
+    "CycleSchedule",
     "Density",
     "EntryTimes",
     "LamAdvice",

@@ -40,7 +40,7 @@ class SizeControl(Schedule):
             target that the regularisers cannot meet; a number out of range.
     """
 
-    saved: ClassVar[tuple[str, ...]] = ("steps", "turns")
+    saved: ClassVar[tuple[str, ...]] = ("steps", "turns", "looked")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class SizeControl(Schedule):
             raise ValueError(f"least and most must be numbers with 0 <= least <= most, got {least!r} and {most!r}")
         self.relaxation, self.every, self.ramp = relaxation, every, ramp
         self.least, self.most, self.turns = least, most, 0
+        self.looked = 0  # number of steps at the last look
         self.watched = watched(optimizer, sizes, groups, scope)
 
     @property
@@ -79,21 +80,17 @@ class SizeControl(Schedule):
 
     def _looks_at(self, steps: int) -> bool:
         """Return whether it looks after so many steps; in cycles after fine ones, for coarse ones move few duals."""
-        cycle = self._cycle
-        if cycle == 1:
+        if not isinstance(self.optimizer, MultilevelLinBreg):
             return steps % self.every == 0
-        optimizer: Any = self.optimizer
-        return optimizer.phase == 0 and (steps // cycle) % math.ceil(self.every / cycle) == 0
-
-    @property
-    def _cycle(self) -> int:
-        return self.optimizer.m + 1 if isinstance(self.optimizer, MultilevelLinBreg) else 1
+        return self.optimizer.phase == 0 and steps - self.looked >= self.every
 
     @property
     def pace(self) -> float:
-        """The relaxation of one look: as far as looks every `every` steps would have come in the same time."""
-        between = self._cycle * math.ceil(self.every / self._cycle)
-        return self.relaxation if self._cycle == 1 else 1 - (1 - self.relaxation) ** (between / self.every)
+        """The relaxation of one look: as far as looks every `every` steps would have come since the last one."""
+        between = self.steps - self.looked
+        if not isinstance(self.optimizer, MultilevelLinBreg) or between == self.every:
+            return self.relaxation
+        return 1 - (1 - self.relaxation) ** (between / self.every)
 
     def _act(self, metric: float | None) -> None:
         if not self._looks_at(self.steps):
@@ -104,6 +101,11 @@ class SizeControl(Schedule):
                 continue
             each.set_lam(min(max(self._next(each, factor), self.least), self.most))
         self.turns += 1
+        self.looked = self.steps
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        super().load_state_dict({"looked": state_dict["steps"], **state_dict})  # saved by 0.1: not known
 
     @abstractmethod
     def _next(self, watched: Watched, factor: float) -> float:

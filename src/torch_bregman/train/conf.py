@@ -135,6 +135,8 @@ class MultilevelConf(Checked):
 
     Args:
         m: coarse steps between two fine ones, e.g. 25; by default every step is full. λ must be smaller than without.
+        m_start: coarse steps of the first cycles, e.g. 2, for a better support; by default m.
+        m_over: share of all steps over which they rise from there to m.
         clip: norm of a group that wakes, in λ√n, at most.
         form: auto trains on compact tensors where model and regulariser allow it, masks never.
         below: density up to which a layer is compact under l1; by default measured at the start, which may differ from
@@ -143,6 +145,8 @@ class MultilevelConf(Checked):
     """
 
     m: int | None = None
+    m_start: int | None = None
+    m_over: float = 0.2
     clip: float = 1.1
     form: Literal["auto", "masks"] = "auto"
     below: float | None = None
@@ -156,8 +160,14 @@ class MultilevelConf(Checked):
         _within("optim.multilevel.m", self.m, 0, math.inf, "coarse steps in a cycle, e.g. 25")
         if not self.clip > 1:
             raise ValueError(f"optim.multilevel.clip must be a number > 1, got {self.clip!r}: 1.1 is a good choice")
+        if self.m_start is None:
+            refuse_idle("optim.multilevel", self, {f.name for f in dataclasses.fields(self)} - {"m_over"}, "no m_start")
+        else:
+            _within("optim.multilevel.m_start", self.m_start, 1, self.m, "fewer than m, e.g. 2")
+        if not 0 < self.m_over <= 1:
+            raise ValueError(f"optim.multilevel.m_over must lie in (0, 1], got {self.m_over!r}: a share of all steps")
         if self.form == "masks":
-            refuse_idle("optim.multilevel", self, {"m", "clip", "form"}, "form masks")
+            refuse_idle("optim.multilevel", self, {"m", "m_start", "m_over", "clip", "form"}, "form masks")
         if self.below is not None:
             _within("optim.multilevel.below", self.below, 0, 1, "a density, e.g. 0.1")
 
@@ -317,7 +327,7 @@ class Conf(Checked):
         dtype: float32, float64, or bfloat16 and float16 for autocast (weights stay float32).
         threads: of the CPU; by default PyTorch's choice.
         channels_last: channels of images beside each other in memory, often faster for convolutions (a third here on
-            a CPU); the same function, other last bits.
+            a CPU); the same function but for last bits, and for which of equal maxima a pooling takes.
         keep_at: sizes at which a checkpoint is kept when the network passes them: densities, or ranks of all weights
             together under a nuclear norm; see bregman path.
         track: also send the log to tensorboard, mlflow or trackio; each needs its package.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch_bregman.multilevel import CompactForm
-from torch_bregman.schedulers import Consolidation, SizeControl
+from torch_bregman.schedulers import Consolidation, CycleSchedule, SizeControl
 from torch_bregman.schedulers.support import Support
 
 
@@ -17,7 +17,7 @@ def advance(control: Any, form: CompactForm | None) -> None:
         control: what steers λ or freezes the network; of one from outside, nothing is known.
         form: that trains the model, or None.
     """
-    if form is None:
+    if form is None or isinstance(control, CycleSchedule):
         control.step()
     elif isinstance(control, SizeControl):
         if control.due:

@@ -21,7 +21,7 @@ from torch_bregman.metrics import TrainingFlops, training_flops
 from torch_bregman.models import MODELS, build
 from torch_bregman.multilevel import CompactForm, Unsuited, compact_form
 from torch_bregman.optim import MultilevelLinBreg, RegularizedOptimizer
-from torch_bregman.schedulers import EntryTimes, Schedule
+from torch_bregman.schedulers import CycleSchedule, EntryTimes, Schedule, linear
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.optimization import build_optimizer, build_scheduler
 from torch_bregman.train.options import call
@@ -138,7 +138,7 @@ def set_up(conf: Conf) -> Parts:
         optimizer=optimizer,
         scheduler=scheduler,
         schedules=schedules,
-        controls=[*controls, *_watching(conf, optimizer)],
+        controls=[*controls, *_cycles(conf, optimizer, len(train)), *_watching(conf, optimizer)],
         every_step=by_recipe or (conf.schedule.name is not None and conf.schedule.every == "step"),
         scaler=torch.amp.GradScaler(device.type) if conf.dtype == "float16" else None,
         autocast=_AUTOCAST.get(conf.dtype),
@@ -170,6 +170,15 @@ def _watching(conf: Conf, optimizer: Optimizer) -> list[EntryTimes]:
     if conf.entry_times and isinstance(optimizer, RegularizedOptimizer):
         return [EntryTimes(optimizer, conf.entry_times)]
     return []
+
+
+def _cycles(conf: Conf, optimizer: Optimizer, steps: int) -> list[CycleSchedule]:
+    """Return what lets the cycles grow, where they shall; `steps` are those of an epoch."""
+    cycles = conf.optim.multilevel
+    if cycles.m is None or cycles.m_start is None or not isinstance(optimizer, MultilevelLinBreg):
+        return []
+    over = max(1, round(cycles.m_over * conf.epochs * steps))
+    return [CycleSchedule(optimizer, linear(cycles.m_start, cycles.m, over))]
 
 
 def _form(
@@ -282,8 +291,10 @@ def _in_format(conf: Conf, model: nn.Module) -> nn.Module:
     if not conf.channels_last:
         return model
     if not any(param.dim() == 4 for param in model.parameters()):
-        raise ValueError(f"channels_last has no effect on model {conf.model.name!r}, without convolutions: leave it out")
-    return model.to(memory_format=torch.channels_last)
+        raise ValueError(
+            f"channels_last has no effect on model {conf.model.name!r}, without convolutions: leave it out"
+        )
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore - torch declares it with other arguments only
 
 
 @torch.no_grad()

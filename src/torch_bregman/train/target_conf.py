@@ -117,7 +117,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
     it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after
     the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole
-    units, whose incoming weights have no regulariser; a share of units is met in each layer by itself.
+    units, whose incoming weights have no regulariser; a share of units is met in each layer by itself. In cycles under
+    ℓ1 λ starts at 0.01, for what sleeps moves once a cycle, and cycles are short over the first 40 % of the steps.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -141,6 +142,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     model = plain.get("model", {})
     convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
     _move(optim, low_rank, convolutional, target.get("density"))
+    if regularizer.get("name", "l1") == "l1" and _in_cycles(optim):
+        regularizer.setdefault("lam", 0.01)
+        optim["multilevel"] = {"m_start": min(2, optim["multilevel"]["m"]), "m_over": 0.4, **optim["multilevel"]}
     if convolutional and optim["name"] == "linbreg" and isinstance(optim["lr"], (int, float)):
         target = {"consolidate_lr": 0.1 * optim["lr"], **target}
     _begin(start, target, low_rank)
@@ -152,9 +156,7 @@ def _is_share(goal: Any) -> bool:
 
 
 def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: Any) -> None:
-    cycles = optim.get("multilevel")
-    in_cycles = isinstance(cycles, dict) and cycles.get("m") is not None  # for plain dual steps only
-    name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
+    name = optim.setdefault("name", "linbreg" if _in_cycles(optim) else "adabreg")  # cycles are for plain dual steps
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
         optim.update({"lr": 0.005, "weight_decay": 1e-4, **optim})
     rates = {**(_RATES_LOW_RANK if low_rank else _RATES), **({"linbreg": _SLOWER[low_rank]} if convolutional else {})}
@@ -162,6 +164,11 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
         optim.setdefault("lr", rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
+
+
+def _in_cycles(optim: dict[str, Any]) -> bool:
+    cycles = optim.get("multilevel")
+    return isinstance(cycles, dict) and isinstance(cycles.get("m"), int) and cycles["m"] > 0
 
 
 def _begin(start: dict[str, Any], target: dict[str, Any], low_rank: bool) -> None:

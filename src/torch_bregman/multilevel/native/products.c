@@ -1,13 +1,21 @@
 /* Products with a matrix in compressed sparse rows, of float32, on activations of features × batch.
  *
  * For every entry a row of the batch is read; what a row of the result needs stays in registers meanwhile. Columns of the
- * batch are worked on 128 at a time, then 16, then one by one.
+ * batch are worked on as many at a time as the registers hold, then a vector, then one by one.
  */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
+/* Vectors as wide as the machine's: wider ones are taken apart through memory, which costs seven times as much. */
+#if defined(__AVX512F__)
 #define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define BLOCKS 8
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 
@@ -20,17 +28,13 @@ static inline vec load(const float *from) {
 static inline void store(float *to, vec v) { memcpy(to, &v, sizeof v); }
 
 static inline float total(vec v) {
-    typedef float half __attribute__((vector_size(2 * LANES)));
-    typedef float quarter __attribute__((vector_size(LANES)));
-    half low, high;
-    quarter first, second;
-    memcpy(&low, &v, sizeof low);
-    memcpy(&high, (const char *)&v + sizeof low, sizeof high);
-    low += high;
-    memcpy(&first, &low, sizeof first);
-    memcpy(&second, (const char *)&low + sizeof first, sizeof second);
-    first += second;
-    return (first[0] + first[2]) + (first[1] + first[3]);
+    typedef float quad __attribute__((vector_size(16)));
+    quad sum = {0}, part;
+    for (int i = 0; i < LANES / 4; i++) {
+        memcpy(&part, (const char *)&v + sizeof part * i, sizeof part);
+        sum += part;
+    }
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 /* Some columns of the batch, `blocks` vectors of them: y += W x. */
@@ -50,7 +54,7 @@ static inline float total(vec v) {
 void multiply(const int32_t *start, const int32_t *column, const float *value, const float *x, float *y, size_t rows,
               size_t batch) {
     size_t done = 0;
-    for (; done + 8 * LANES <= batch; done += 8 * LANES, x += 8 * LANES, y += 8 * LANES) ADD_ROWS(8)
+    for (; done + BLOCKS * LANES <= batch; done += BLOCKS * LANES, x += BLOCKS * LANES, y += BLOCKS * LANES) ADD_ROWS(BLOCKS)
     for (; done + LANES <= batch; done += LANES, x += LANES, y += LANES) ADD_ROWS(1)
     for (; done < batch; done++, x++, y++)
         for (size_t r = 0; r < rows; r++)
@@ -74,7 +78,7 @@ void multiply(const int32_t *start, const int32_t *column, const float *value, c
 void sample(const int32_t *start, const int32_t *column, float *out, const float *x, const float *dy, size_t rows,
             size_t batch) {
     size_t done = 0;
-    for (; done + 8 * LANES <= batch; done += 8 * LANES, x += 8 * LANES, dy += 8 * LANES) SAMPLE(8)
+    for (; done + BLOCKS * LANES <= batch; done += BLOCKS * LANES, x += BLOCKS * LANES, dy += BLOCKS * LANES) SAMPLE(BLOCKS)
     for (; done + LANES <= batch; done += LANES, x += LANES, dy += LANES) SAMPLE(1)
     for (; done < batch; done++, x++, dy++)
         for (size_t r = 0; r < rows; r++)
