@@ -3,10 +3,10 @@
     python benchmarks/training_cost.py train --data DIR --nets mlp-1024 --seeds 1   # accuracy: a row a run
     python benchmarks/training_cost.py time --data DIR --nets mlp-1024              # on a quiet machine
 
-`train` takes nets from the start to their last epoch by `fit`, DIR holding mnist and fashion-mnist: test accuracy after
-every epoch, and operations of training by `metrics.training_flops`. `time` takes coarse and fine steps of the same
-methods at the size they are held at, in turns with those of dense SGD, on one thread: the step of a method is
-(m·coarse + fine)/(m + 1). Two dense baselines: `F.linear` as torch comes, and the same products through oneDNN
+`train` takes nets from the start to their last epoch by `fit`, DIR holding mnist and fashion-mnist: test accuracy
+after every epoch, and operations of training by `metrics.training_flops`. `time` takes coarse and fine steps of the
+same methods at the mean size of the run, in turns with those of dense SGD, on one thread: the step of a method is their
+mean, weighted by how many the run has of each. Two dense baselines: `F.linear` as torch comes, and the same products through oneDNN
 (`torch.ops.mkldnn._linear_pointwise`). Times count data, forward, backward and optimizer; nothing is evaluated or saved
 meanwhile. `memory` takes the peak of memory that each method adds to an empty process. Rows that are in
 benchmarks/results/training_cost.json are not run again; a table goes beside it.
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import torch_bregman as tb
+from torch_bregman.experiments.significance import student_quantile
 from torch_bregman.train.setup import Parts, set_up
 
 RESULTS = Path(__file__).parent / "results" / "training_cost.json"
@@ -50,13 +51,18 @@ DENSE: dict[str, Any] = {
 }
 
 
-def held(goal: float, cycles: bool, kind: str = "density", **rise: float) -> dict[str, Any]:
-    """A network held at one size from the start, by λ, and frozen for the last 30 % of all steps."""
-    optim: dict[str, Any] = {"name": "linbreg"}
+def weights(goal: float, cycles: bool) -> dict[str, Any]:
+    """A share of the weights by the recipe in cycles; with the same settings without."""
     if cycles:
-        optim["multilevel"] = {"m": M, **rise, **SPARSE} if kind == "density" else {"m": M}
-    start = {"kind": "sparse" if kind == "density" else "units", "density": goal}
-    return {"optim": optim, "target": {kind: goal, "ramp": "none"}, "start": start}
+        return {"optim": {"name": "linbreg", "multilevel": {"m": M, **SPARSE}}, "target": {"density": goal}}
+    target = {"density": goal, "start": 1.4 * goal, "ramp": "linear"}
+    return {"optim": {"name": "linbreg", "lr": 0.2}, "regularizer": {"lam": 0.003}, "target": target}
+
+
+def units(goal: float, cycles: bool) -> dict[str, Any]:
+    """A network held at a share of its units from the start, and frozen for the last 30 % of all steps."""
+    optim = {"name": "linbreg", **({"multilevel": {"m": M}} if cycles else {})}
+    return {"optim": optim, "target": {"units": goal, "ramp": "none"}, "start": {"kind": "units", "density": goal}}
 
 
 def grown(lam: float) -> dict[str, Any]:
@@ -81,16 +87,16 @@ def mlp(*hidden: int) -> dict[str, Any]:
 
 WEIGHTS: dict[str, dict[str, Any]] = {
     "dense SGD": DENSE,
-    "LinBreg, 5 %": held(0.05, False),
-    "multilevel, 5 %": held(0.05, True),
-    "LinBreg, 1.5 %": held(0.015, False),
-    "multilevel, 1.5 %": held(0.015, True, m_over=0.1),
+    "LinBreg, 5 %": weights(0.05, False),
+    "multilevel, 5 %": weights(0.05, True),
+    "LinBreg, 1.5 %": weights(0.015, False),
+    "multilevel, 1.5 %": weights(0.015, True),
     "multilevel, from 1 % up": grown(0.02),
 }
 UNITS: dict[str, dict[str, Any]] = {
-    "LinBreg, 20 % of units": held(0.2, False, "units"),
-    "multilevel, 20 % of units": held(0.2, True, "units"),
-    "multilevel, 10 % of units": held(0.1, True, "units"),
+    "LinBreg, 20 % of units": units(0.2, False),
+    "multilevel, 20 % of units": units(0.2, True),
+    "multilevel, 10 % of units": units(0.1, True),
 }
 NETS: dict[str, dict[str, Any]] = {
     "mlp-1024": {
@@ -101,7 +107,7 @@ NETS: dict[str, dict[str, Any]] = {
     "mlp-4096": {
         "model": mlp(4096, 4096),
         "epochs": 1,
-        "methods": {"dense SGD": DENSE, "multilevel, 1 %": held(0.01, True)},
+        "methods": {"dense SGD": DENSE, "multilevel, 1 %": weights(0.01, True)},
     },
     "mlp-200-80": {
         "model": mlp(200, 80),
@@ -113,11 +119,38 @@ NETS: dict[str, dict[str, Any]] = {
         "epochs": 3,
         "methods": {
             "dense SGD": DENSE,
-            "LinBreg, 50 % of units": held(0.5, False, "units"),
-            "multilevel, 50 % of units": held(0.5, True, "units"),
+            "LinBreg, 50 % of units": units(0.5, False),
+            "multilevel, 50 % of units": units(0.5, True),
         },
     },
 }
+
+
+def still(run: tb.Conf) -> tb.Conf:
+    """Return a run that stays, in cycles of m, at the mean size of one whose target falls for half of it."""
+    plain = run.to_dict()
+    if run.target.ramp == "linear" and run.target.density:
+        mean = (run.target.density + (run.target.start or run.target.density) / 2 + run.target.density / 2) / 2
+        plain["target"].update(density=mean, ramp="none", start=None)
+        plain["start"]["density"] = mean
+    if run.optim.multilevel.m_start:
+        plain["optim"]["multilevel"]["m_start"] = run.optim.multilevel.m
+    return tb.Conf.from_dict(plain)
+
+
+def fine_share(run: tb.Conf) -> float:
+    """Return the share of fine steps in a run; there are none after the freeze."""
+    cycles, total = run.optim.multilevel, run.epochs * -(-60000 // BATCH)
+    if not cycles.m:
+        return 0.0
+    first = cycles.m if cycles.m_start is None else cycles.m_start
+    length = tb.schedulers.linear(first, cycles.m, max(1, round(cycles.m_over * total)))
+    until = total if not run.target.asked else round(total * (1 - run.target.consolidate))
+    phase = count = 0
+    for step in range(until):
+        fine = phase >= round(length(step))
+        phase, count = (0, count + 1) if fine else (phase + 1, count)
+    return count / total
 
 
 def conf(net: str, method: str, name: str, data: Path, seed: int, out: str) -> tb.Conf:
@@ -210,7 +243,7 @@ def timed(net: str, method: str, name: str, data: Path, steps: int) -> dict[str,
     """Return the milliseconds of a method's steps and of both dense baselines', taken in turns."""
     with tempfile.TemporaryDirectory() as out:
         own, dense, onednn = (
-            Stepper(set_up(conf(net, each, name, data, 0, out))) for each in (method, "dense SGD", "dense SGD")
+            Stepper(set_up(still(conf(net, each, name, data, 0, out)))) for each in (method, "dense SGD", "dense SGD")
         )
     through_onednn(onednn.parts.model)
     settle(own)
@@ -225,8 +258,7 @@ def timed(net: str, method: str, name: str, data: Path, steps: int) -> dict[str,
     found = {"coarse": round(statistics.median(coarse), 3)}
     if fine:
         found["fine"] = round(statistics.median(fine), 3)
-    optimizer = own.parts.optimizer
-    share = 1 / (optimizer.m + 1) if isinstance(optimizer, tb.MultilevelLinBreg) else 0.0
+    share = fine_share(conf(net, method, name, data, 0, "."))
     step = (1 - share) * found["coarse"] + share * found.get("fine", 0.0)
     awake = own.parts.form.awake() if own.parts.form is not None else {}
     return {**found, "step": round(step, 3), **ms, "awake": awake, **machine()}
@@ -258,7 +290,7 @@ def peak(net: str, method: str, name: str, data: Path) -> dict[str, Any]:
 def peak_of(net: str, method: str, name: str, data: Path) -> dict[str, Any]:
     """Take the steps whose peak is wanted; Linux lets a process start its peak anew."""
     with tempfile.TemporaryDirectory() as out:
-        stepper = Stepper(set_up(conf(net, method, name, data, 0, out)))
+        stepper = Stepper(set_up(still(conf(net, method, name, data, 0, out))))
     before = resident("VmRSS") - size(stepper.parts.model)
     settle(stepper)
     ctypes.CDLL(None).malloc_trim(0)  # what is free but kept is not needed
@@ -344,15 +376,41 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# What training costs",
         "",
-        f"Batches of {BATCH}, m = {M} where no other is named; made by `benchmarks/training_cost.py`, one thread. A",
-        "step takes (m·coarse + fine)/(m + 1) on a quiet machine, beside one of dense SGD by `F.linear` and by oneDNN,",
-        "the harder of the two in bold. Operations are a count by the formula of the literature, no seconds. Accuracy:",
-        "mean ± standard deviation over seeds of the test accuracy after the last epoch, in %.",
+        f"Batches of {BATCH}, m = {M}; made by `benchmarks/training_cost.py`, one thread. A step is the mean of coarse",
+        "and fine ones at the mean size of a run, on a quiet machine, beside one of dense SGD by `F.linear` and by",
+        "oneDNN, the harder of the two in bold. Operations are a count by the formula of the literature, no seconds.",
+        "Accuracy: mean ± standard deviation over seeds of the test accuracy after the last epoch, in %. LinBreg has the",
+        "settings of the same run in cycles. What freezing costs is the difference in accuracy, paired by seed, with",
+        "Student's 95 % interval.",
         "",
     ]
     for net, own in NETS.items():
         lines += _part(net, own, found)
-    return "\n".join(lines)
+    return "\n".join(lines + _freezing(found))
+
+
+def _freezing(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Return what freezing costs, where both have run with the same seeds."""
+    lines = ["## What freezing costs", "", "| network | size | data | seeds | points of accuracy | 95 % interval |"]
+    lines += ["|---|---|---|---:|---:|---:|"]
+    for net, own in NETS.items():
+        for size in (method.removeprefix("LinBreg, ") for method in own["methods"] if method.startswith("LinBreg, ")):
+            for name in SETS:
+                ends = [_ends(net, f"{kind}, {size}", name, found) for kind in ("LinBreg", "multilevel")]
+                seeds = sorted(ends[0].keys() & ends[1].keys())
+                if len(seeds) < 2:
+                    continue
+                costs = [100 * (ends[0][seed] - ends[1][seed]) for seed in seeds]
+                mean, reach = statistics.mean(costs), student_quantile(0.975, len(seeds) - 1)
+                half = reach * statistics.stdev(costs) / len(seeds) ** 0.5
+                interval = f"{mean - half:+.2f} … {mean + half:+.2f}"
+                lines.append(f"| {net} | {size} | {name} | {len(seeds)} | {mean:+.2f} | {interval} |")
+    return [*lines, ""]
+
+
+def _ends(net: str, method: str, name: str, found: dict[str, dict[str, Any]]) -> dict[str, float]:
+    start = f"train/{net}/{method}/{name}/"
+    return {key.removeprefix(start): run["accuracy"][-1] for key, run in found.items() if key.startswith(start)}
 
 
 def _part(net: str, own: dict[str, Any], found: dict[str, dict[str, Any]]) -> list[str]:

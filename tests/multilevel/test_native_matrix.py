@@ -42,6 +42,17 @@ def test_products_are_those_of_the_dense_matrix(seed: int, rows: int, columns: i
         torch.testing.assert_close(matrix.gradient(dy, x).double(), expected, **near)
 
 
+@pytest.mark.parametrize("length", [0, 1, 1000, 1 << 15, (1 << 17) + 3])
+@pytest.mark.parametrize("lam", [0.0, 0.1, 1.3, 9.0])
+def test_positions_above_are_those_of_torch(length: int, lam: float):
+    v = torch.randn(length, generator=torch.Generator().manual_seed(length))
+    v[::7] = lam  # as a float32: not above itself
+    v[1::11] = -lam
+    expected = (v.abs() > lam).nonzero().view(-1)
+    assert torch.equal(NativeSupportMatrix.above(v, lam), expected)
+    assert torch.equal(SupportMatrix.above(v, lam), expected)
+
+
 def test_autograd_hears_of_what_it_writes():
     matrix = NativeSupportMatrix(torch.tensor([0]), torch.ones(1), (1, 1))
     out = torch.zeros(1, 4)

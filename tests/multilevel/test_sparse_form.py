@@ -234,5 +234,9 @@ def test_other_models_are_refused_by_the_name_of_the_module(model: nn.Module, me
 
 
 def test_momentum_is_carried_over_by_position():
-    assert carried(torch.tensor([], dtype=torch.long), torch.tensor([]), torch.tensor([2])).tolist() == [0.0]
-    assert carried(torch.tensor([3]), torch.tensor([5.0]), torch.tensor([1, 3, 4])).tolist() == [0.0, 5.0, 0.0]
+    room = torch.randn(6)
+    before, none = room.clone(), torch.tensor([], dtype=torch.long)
+    assert carried(none, torch.tensor([]), torch.tensor([2]), room).tolist() == [0.0]
+    assert carried(torch.tensor([3]), torch.tensor([5.0]), torch.tensor([1, 3, 4]), room).tolist() == [0.0, 5.0, 0.0]
+    assert carried(torch.tensor([1, 3]), torch.tensor([5.0, 6.0]), none, room).tolist() == []
+    assert torch.equal(room, before)

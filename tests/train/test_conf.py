@@ -21,6 +21,7 @@ from torch_bregman.train import (
     RegularizerConf,
     ScheduleConf,
     StartConf,
+    TargetConf,
 )
 from torch_bregman.train.command_line import parse_conf
 from torch_bregman.train.setup import set_up
@@ -165,7 +166,7 @@ def test_configurations_in_code_are_checked(wrong: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epocs": 3}, "unknown field epocs: use one of data, device"),
+        ({"epocs": 3}, "unknown field epocs: use one of channels_last, data"),
         ({"optim": {"rate": 3}}, "unknown field optim.rate: use one of accelerated"),
         ({"optim": {"lr": "x"}}, "^optim.lr must be a finite number or null, got 'x'"),
         ({"optim": [1]}, r"optim must be a mapping such as {field: value}, got \[1\]"),
@@ -192,3 +193,41 @@ def test_linbreg_is_slower_with_convolutions(model: str, norm: str, lr: float) -
     conf = Conf.from_dict(plain)
     assert (conf.optim.lr, conf.target.consolidate_lr) == (lr, None if model == "mlp" else pytest.approx(lr / 10))
     assert Conf.from_dict({**plain, "optim": {"name": "linbreg", "lr": 0.3}}).optim.lr == 0.3
+
+
+MODELS = st.sampled_from(["lenet_300_100", "convnet", "lenet5_caffe"])
+GOALS = st.sampled_from(
+    [{"density": 0.02}, {"density": 0.1}, {"units": 0.2}, {"units": 40.0}, {"params": 9000.0}, {"rank": 12.0}]
+)
+PARTS: dict[str, Any] = {
+    "optim": OptimConf(name="adabreg", lr=0.3),
+    "regularizer": RegularizerConf(name="nuclear", lam=0.7),
+    "start": StartConf(kind="dense"),
+}
+
+
+@given(MODELS, GOALS, st.sets(st.sampled_from(sorted(PARTS))))
+@settings(max_examples=40)
+def test_in_code_the_recipe_chooses_the_parts_left_out(model: str, goal: dict[str, float], given_: set[str]) -> None:
+    """As from plain values, where the parts that are set are set whole."""
+    own = {name: PARTS[name] for name in given_}
+    found = Conf(model=ModelConf(name=model), target=TargetConf(**goal), **own)
+    plain = {name: dataclasses.asdict(part) for name, part in own.items()}
+    expected = Conf.from_dict({"model": {"name": model}, "target": goal, **plain})
+    assert found == expected
+    assert Conf.from_dict(found.to_dict()) == found
+    assert all(getattr(found, name) == part for name, part in own.items())
+
+
+def test_the_recipe_also_comes_with_a_target_that_is_set_later() -> None:
+    conf = dataclasses.replace(Conf(name="mine"), target=TargetConf(density=0.02))
+    assert (conf.name, conf.optim.name, conf.optim.lr, conf.start.density) == ("mine", "adabreg", 0.01, 0.2)
+    by_hand = dataclasses.replace(Conf(optim=OptimConf()), target=TargetConf(density=0.02))
+    assert by_hand.optim == OptimConf()
+
+
+def test_scopes_of_configurations_made_before_are_read() -> None:
+    assert Conf.from_dict({"target": {"scope": "global"}}) == Conf()
+    assert Conf.from_dict({"target": {"units": 0.2}}).target.scope == "layer"
+    assert Conf.from_dict({"target": {"units": 0.2, "scope": "global"}}).target.scope == "global"
+    assert Conf.from_dict({"target": {"units": 200}}).target.scope == "global"

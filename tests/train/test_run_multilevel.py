@@ -16,7 +16,7 @@ import torch_bregman as tb
 from torch_bregman.multilevel import SparseForm
 from torch_bregman.schedulers import CycleSchedule
 from torch_bregman.train import Conf, fit
-from torch_bregman.train.conf import OptimConf
+from torch_bregman.train.optim_conf import OptimConf
 from torch_bregman.train.setup import set_up
 
 MASKS = {"m": 2, "form": "masks"}
@@ -198,7 +198,9 @@ def test_a_target_in_cycles_is_met_by_linbreg(tiny: Callable[..., Conf]) -> None
 def test_the_recipe_in_cycles_starts_with_short_ones_and_a_small_lam() -> None:
     conf = Conf.from_dict({"optim": {"multilevel": {"m": 25}}, "target": {"density": 0.05}})
     cycles = conf.optim.multilevel
-    assert (cycles.m_start, cycles.m_over, conf.regularizer.lam) == (2, 0.4, 0.01)
+    assert (cycles.m_start, cycles.m_over, conf.regularizer.lam, conf.optim.lr) == (1, 0.4, 0.003, 0.2)
+    assert conf.target.ramp == "linear"
+    assert conf.target.start == conf.start.density == pytest.approx(0.07)
     by_hand = {"optim": {"multilevel": {"m": 25, "m_start": 25}}, "target": {"density": 0.05}}
     conf = Conf.from_dict({**by_hand, "regularizer": {"lam": 0.3}})
     assert (conf.optim.multilevel.m_start, conf.regularizer.lam) == (25, 0.3)

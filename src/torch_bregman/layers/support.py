@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+_PIECE = 1 << 16
+"""Entries whose search stays in the cache."""
+
 Seen = Callable[[Tensor, Tensor], None]
 """Told of ∂y (out × batch) and x (in × batch) in a backward pass."""
 
@@ -68,6 +71,12 @@ class SupportMatrix:
         """Return the entries of ∂y xᵀ on the support, in memory that the next call takes again."""
         torch.sparse.sampled_addmm(self._gradient, dy, x.t(), beta=0.0, out=self._gradient)
         return self._gradient.values()
+
+    @staticmethod
+    def above(v: Tensor, lam: float) -> Tensor:
+        """Return the rising positions of |v| > λ in a flat tensor."""
+        found = [(v[i : i + _PIECE].abs() > lam).nonzero().view(-1).add_(i) for i in range(0, len(v), _PIECE)]
+        return torch.cat(found) if found else torch.empty(0, dtype=torch.long, device=v.device)
 
     def to_dense(self) -> Tensor:
         """Return W as a dense matrix."""

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-    from torch_bregman.train.conf import (
-        Conf,
-        DataConf,
-        ModelConf,
-        OptimConf,
-        RegularizerConf,
-        ScheduleConf,
-        StartConf,
-        TargetConf,
-    )
+    from torch_bregman.train.conf import Conf, DataConf, ModelConf, RegularizerConf, ScheduleConf, StartConf
     from torch_bregman.train.evaluation import Score, evaluate
     from torch_bregman.train.loop import TrainingDivergedError, fit, reopen, resume
     from torch_bregman.train.observer import Observer, Result
+    from torch_bregman.train.optim_conf import OptimConf
     from torch_bregman.train.run_folder import RunFolder
+    from torch_bregman.train.target_conf import TargetConf
     from torch_bregman.train.terminal import Terminal
 
 __all__ = [
@@ -52,20 +45,13 @@ __all__ = [
 
 _MODULES = {
     "checkpoint": ("CheckpointError", "load_checkpoint", "save_checkpoint"),
-    "conf": (
-        "Conf",
-        "DataConf",
-        "ModelConf",
-        "OptimConf",
-        "RegularizerConf",
-        "ScheduleConf",
-        "StartConf",
-        "TargetConf",
-    ),
+    "conf": ("Conf", "DataConf", "ModelConf", "RegularizerConf", "ScheduleConf", "StartConf"),
     "evaluation": ("Score", "evaluate"),
     "loop": ("TrainingDivergedError", "fit", "reopen", "resume"),
     "observer": ("Observer", "Result"),
+    "optim_conf": ("OptimConf",),
     "run_folder": ("RunFolder",),
+    "target_conf": ("TargetConf",),
     "terminal": ("Terminal",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -69,6 +69,13 @@ def refuse_idle(section: str, conf: Any, takes: set[str], what: str) -> None:
             raise ValueError(f"{section}.{each.name} has no effect with {what}, got {value!r}: leave it out")
 
 
+def within(name: str, value: float, least: float, most: float, hint: str) -> None:
+    """Raise ValueError for a number that is not in [least, most], with the name of its field and a hint."""
+    if not least <= value <= most:
+        top = "" if math.isinf(most) else f" and <= {most}"
+        raise ValueError(f"{name} must be a number >= {least}{top}, got {value!r}: {hint}")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     kind, parts = get_origin(hint), get_args(hint)
     if hint is Any:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from torch_bregman.train.checked import Checked, refuse_idle
+from torch_bregman.train.checked import Checked, refuse_idle, within
+from torch_bregman.train.optim_conf import MultilevelConf, OptimConf
 from torch_bregman.train.scale_conf import ScaleConf
 from torch_bregman.train.target_conf import OUTGOING, TargetConf, with_recipe
 from torch_bregman.train.yaml_file import read_mapping
 
+_Part = TypeVar("_Part", bound=Checked)
 TRACKERS = ("tensorboard", "mlflow", "trackio")
 
 
@@ -41,10 +44,10 @@ class DataConf(Checked):
 
     def check(self) -> None:
         """Check ranges."""
-        _within("data.batch_size", self.batch_size, 0, math.inf, "0 takes the full set")
-        _within("data.validation", self.validation, 0, 0.9, "a share of the training images, e.g. 0.1")
-        _within("data.shift", self.shift, 0, 16, "pixels")
-        _within("data.noise", self.noise, 0, math.inf, "0 classifies images, e.g. 0.2 removes noise from them")
+        within("data.batch_size", self.batch_size, 0, math.inf, "0 takes the full set")
+        within("data.validation", self.validation, 0, 0.9, "a share of the training images, e.g. 0.1")
+        within("data.shift", self.shift, 0, 16, "pixels")
+        within("data.noise", self.noise, 0, math.inf, "0 classifies images, e.g. 0.2 removes noise from them")
         if self.noise and (self.shift or self.flip):
             raise ValueError(
                 f"data.noise {self.noise} and shifted or mirrored images do not go together: leave one out"
@@ -104,7 +107,7 @@ class StartConf(Checked):
         """Check ranges."""
         if not 0 < self.density <= 1:
             raise ValueError(f"start.density must lie in (0, 1], got {self.density!r}: 0.01 keeps 1 % of the weights")
-        _within("start.rank", self.rank, 1, math.inf, "a number of singular values")
+        within("start.rank", self.rank, 1, math.inf, "a number of singular values")
         refuse_idle("start", self, {"kind", *_STARTS_TAKE[self.kind]}, self.kind)
 
 
@@ -126,130 +129,7 @@ class RegularizerConf(Checked):
 
     def check(self) -> None:
         """Check λ."""
-        _within("lam", self.lam, 0, math.inf, "0 switches the regulariser off")
-
-
-@dataclass
-class MultilevelConf(Checked):
-    """Cycles of coarse steps on a frozen support, on tensors that hold the support only, and one fine step (linbreg).
-
-    Args:
-        m: coarse steps between two fine ones, e.g. 25; by default every step is full. λ must be smaller than without.
-        m_start: coarse steps of the first cycles, e.g. 2, for a better support; by default m.
-        m_over: share of all steps over which they rise from there to m.
-        clip: norm of a group that wakes, in λ√n, at most.
-        form: auto trains on compact tensors where model and regulariser allow it, masks never.
-        below: density up to which a layer is compact under l1; by default measured at the start, which may differ from
-            run to run in the last bits of the weights. 0.1 suits layers of 1000 units and batches of 128.
-        compiled: products under l1 by a C program, twice as fast; needs a C compiler, and waits for it at the start.
-    """
-
-    m: int | None = None
-    m_start: int | None = None
-    m_over: float = 0.2
-    clip: float = 1.1
-    form: Literal["auto", "masks"] = "auto"
-    below: float | None = None
-    compiled: bool = False
-
-    def check(self) -> None:
-        """Check ranges, and that nothing is set without m."""
-        if self.m is None:
-            refuse_idle("optim.multilevel", self, {"m"}, "no optim.multilevel.m")
-            return
-        _within("optim.multilevel.m", self.m, 0, math.inf, "coarse steps in a cycle, e.g. 25")
-        if not self.clip > 1:
-            raise ValueError(f"optim.multilevel.clip must be a number > 1, got {self.clip!r}: 1.1 is a good choice")
-        if self.m_start is None:
-            refuse_idle("optim.multilevel", self, {f.name for f in dataclasses.fields(self)} - {"m_over"}, "no m_start")
-        else:
-            _within("optim.multilevel.m_start", self.m_start, 1, self.m, "fewer than m, e.g. 2")
-        if not 0 < self.m_over <= 1:
-            raise ValueError(f"optim.multilevel.m_over must lie in (0, 1], got {self.m_over!r}: a share of all steps")
-        if self.form == "masks":
-            refuse_idle("optim.multilevel", self, {"m", "m_start", "m_over", "clip", "form"}, "form masks")
-        if self.below is not None:
-            _within("optim.multilevel.below", self.below, 0, 1, "a density, e.g. 0.1")
-
-
-_SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
-_ADAM = {"lr", "betas", "eps", "amsgrad", "weight_decay"}
-_TAKES: dict[str, set[str]] = {
-    "linbreg": _SGD | {"accelerated", "delta", "compiled", "multilevel"},
-    "adabreg": _ADAM | {"delta", "compiled"},
-    "proxsgd": _SGD,
-    "pgd": {"lr", "accelerated", "backtracking"},
-    "bregman": {"lr", "weight_decay", "delta", "base", "options"},
-    "sgd": _SGD,
-    "adam": _ADAM,
-}
-_RATES = {"linbreg": 0.1, "adabreg": 1e-3, "proxsgd": 0.1, "pgd": 1.0, "bregman": 1e-3, "sgd": 0.1, "adam": 1e-3}
-
-
-@dataclass
-class OptimConf(Checked):
-    """How the weights move. A field that the optimizer does not take is refused.
-
-    Args:
-        name: linbreg, adabreg, proxsgd, pgd, bregman (any torch optimizer, see base); sgd and adam are the dense
-            baselines, where a regulariser is added to the loss.
-        lr: τ ≥ 0; by default 0.1 for linbreg, proxsgd and sgd, 1e-3 for adabreg, bregman and adam, 1 for pgd.
-        momentum: μ in [0, 1).
-        dampening: in [0, 1]; the paper's momentum has dampening = momentum.
-        nesterov: look ahead; needs momentum.
-        accelerated: Nesterov's own sequence of momenta with restart, for full batches (linbreg, pgd).
-        betas: decay of Adam's two means.
-        eps: Adam's ε.
-        amsgrad: divide by the largest second moment so far.
-        weight_decay: into the dual for Bregman methods.
-        delta: δ > 0, the elastic-net parameter.
-        backtracking: factor by which pgd shrinks τ.
-        compiled: one compiled pass a step; needs a C compiler on a CPU, and waits for it at the start.
-        base: class in torch.optim that bregman runs on the dual variables, e.g. RMSprop.
-        options: what else that class takes.
-        multilevel: full gradients now and then only (linbreg).
-    """
-
-    name: Literal["linbreg", "adabreg", "proxsgd", "pgd", "bregman", "sgd", "adam"] = "linbreg"
-    lr: float | None = None
-    momentum: float = 0.0
-    dampening: float = 0.0
-    nesterov: bool = False
-    accelerated: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    amsgrad: bool = False
-    weight_decay: float = 0.0
-    delta: float = 1.0
-    backtracking: float = 0.5
-    compiled: bool = False
-    base: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    multilevel: MultilevelConf = field(default_factory=MultilevelConf)
-
-    def check(self) -> None:
-        """Check that every field that was set has an effect."""
-        self.betas = (float(self.betas[0]), float(self.betas[1]))
-        if self.multilevel.m is not None and self.name != "linbreg":
-            raise ValueError(
-                f"optim.multilevel is for linbreg, got {self.name}: what it remembers of a weight needs the full "
-                "gradient at every step; set optim.name to linbreg, or leave it out"
-            )
-        refuse_idle("optim", self, {"name", *_TAKES[self.name]}, self.name)
-        if self.lr is None:
-            self.lr = _RATES[self.name]
-        _within("optim.lr", self.lr, 0, math.inf, "a step size")
-        if (self.name == "bregman") != (self.base is not None):
-            raise ValueError(f"optim.base must name a class of torch.optim for bregman, got {self.base!r}")
-        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise ValueError(
-                f"optim.nesterov needs momentum > 0 and dampening = 0, got momentum {self.momentum} and dampening "
-                f"{self.dampening}: set optim.momentum to 0.9 and optim.dampening to 0"
-            )
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of the optimizer's class."""
-        return {key: getattr(self, key) for key in sorted(_TAKES[self.name] - {"base", "options", "multilevel"})}
+        within("lam", self.lam, 0, math.inf, "0 switches the regulariser off")
 
 
 @dataclass
@@ -314,6 +194,17 @@ class RankScheduleConf(Checked):
             refuse_idle("rank_schedule", self, {"name"}, "no rank_schedule.name")
 
 
+def _left_out(kind: type[_Part]) -> Callable[[], _Part]:
+    """Return what makes a part that nobody has set, and marks it as such."""
+
+    def make() -> _Part:
+        part = kind()
+        vars(part)["left_out"] = True
+        return part
+
+    return make
+
+
 @dataclass
 class Conf(Checked):
     """One run.
@@ -343,12 +234,15 @@ class Conf(Checked):
         lam_schedule: how λ changes.
         rank_schedule: how the rank cap changes.
         scale: how the work is laid out over processes and memory.
-        target: how large the network may be; from `from_dict`, YAML and flags it also chooses what is not set.
+        target: how large the network may be; it also chooses what is not set: from `from_dict`, YAML and flags field by
+            field, in code those of `start`, `regularizer` and `optim` that are left out.
 
     Example:
         >>> conf = Conf(name="tiny", epochs=2, optim=OptimConf(name="adabreg"))
         >>> conf.optim.lr
         0.001
+        >>> Conf(target=TargetConf(density=0.02)).optim.lr
+        0.01
     """
 
     name: str = "run"
@@ -364,10 +258,10 @@ class Conf(Checked):
     entry_times: int = 0
     data: DataConf = field(default_factory=DataConf)
     model: ModelConf = field(default_factory=ModelConf)
-    start: StartConf = field(default_factory=StartConf)
-    regularizer: RegularizerConf = field(default_factory=RegularizerConf)
+    start: StartConf = field(default_factory=_left_out(StartConf))
+    regularizer: RegularizerConf = field(default_factory=_left_out(RegularizerConf))
     rules: dict[str, RegularizerConf] = field(default_factory=dict)
-    optim: OptimConf = field(default_factory=OptimConf)
+    optim: OptimConf = field(default_factory=_left_out(OptimConf))
     schedule: ScheduleConf = field(default_factory=ScheduleConf)
     lam_schedule: LamScheduleConf = field(default_factory=LamScheduleConf)
     rank_schedule: RankScheduleConf = field(default_factory=RankScheduleConf)
@@ -376,12 +270,13 @@ class Conf(Checked):
 
     def check(self) -> None:
         """Check ranges, and what does not go together."""
-        _within("epochs", self.epochs, 1, math.inf, "at least one pass")
-        _within("seed", self.seed, 0, 2**63 - 1, "a whole number")
+        self._choose()
+        within("epochs", self.epochs, 1, math.inf, "at least one pass")
+        within("seed", self.seed, 0, 2**63 - 1, "a whole number")
         if wrong := [size for size in self.keep_at if not size > 0]:
             raise ValueError(f"keep_at must be sizes > 0, got {wrong[0]!r}: densities such as 0.05, or ranks")
         if self.threads is not None:
-            _within("threads", self.threads, 1, 1024, "leave it out for PyTorch's choice")
+            within("threads", self.threads, 1, 1024, "leave it out for PyTorch's choice")
         if not self.name.strip() or any(sign in self.name for sign in "/\\") or self.name in (".", ".."):
             raise ValueError(f"name must be a plain folder name, got {self.name!r}")
         if self.optim.name == "pgd" and self.data.batch_size != 0:
@@ -391,13 +286,25 @@ class Conf(Checked):
         if wrong := [name for name in self.track if name not in TRACKERS]:
             raise ValueError(f"track must name some of {', '.join(TRACKERS)}, got {wrong[0]!r}")
         self._check_scale()
-        _within("entry_times", self.entry_times, 0, math.inf, "steps between two looks, e.g. 10")
+        within("entry_times", self.entry_times, 0, math.inf, "steps between two looks, e.g. 10")
         if self.entry_times and self.optim.name in ("sgd", "adam"):
             raise ValueError(
                 f"entry_times needs a Bregman or proximal optimizer, got {self.optim.name}, where nothing sleeps: "
                 "leave it out"
             )
         self._check_target()
+
+    def _choose(self) -> None:
+        """Let the recipe choose the parts that were left out, where a size is asked for."""
+        kinds: dict[str, type[Any]] = {"start": StartConf, "regularizer": RegularizerConf, "optim": OptimConf}
+        open_ = {name: kind for name, kind in kinds.items() if "left_out" in vars(getattr(self, name))}
+        if not (open_ and self.target.asked):
+            return
+        given = {name: value for name, value in self.to_dict().items() if name not in open_}
+        goals = {name: value for name, value in given["target"].items() if value is not None}
+        chosen = with_recipe({**given, "target": goals})
+        for name, kind in {**open_, "target": TargetConf}.items():
+            setattr(self, name, _build(kind, chosen[name], f"{name}."))
 
     def _check_scale(self) -> None:
         if self.optim.name == "pgd" and self.scale.accumulate > 1:
@@ -490,9 +397,3 @@ def _build(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
         return kind(**values)
     except ValueError as error:
         raise ValueError(str(error) if str(error).startswith(prefix) else f"{prefix}{error}") from None
-
-
-def _within(name: str, value: float, least: float, most: float, hint: str) -> None:
-    if not least <= value <= most:
-        top = "" if math.isinf(most) else f" and <= {most}"
-        raise ValueError(f"{name} must be a number >= {least}{top}, got {value!r}: {hint}")

@@ -25,8 +25,8 @@ class TargetConf(Checked):
         params: of numbers that store the weights, low ranks as two factors.
         macs: of multiply-adds an image.
         bytes: of memory for the weights, single ones with an index of 4 bytes.
-        scope: global for one λ and the whole network, layer for a λ and the target in each weight, as shares of units
-            have it where it is not set.
+        scope: global for one λ and the whole network, layer for a λ and the target in each weight; by default layer for
+            a share of units, of which one layer may else lose all, and global for all others.
         controller: quantile or feedback; none keeps λ, as proxsgd needs it.
         relaxation: how far λ goes at a time; by default 0.1, for linbreg 0.2, for feedback 0.02.
         every: steps between two looks.
@@ -46,7 +46,7 @@ class TargetConf(Checked):
     params: float | None = None
     macs: float | None = None
     bytes: float | None = None
-    scope: Literal["global", "layer"] = "global"
+    scope: Literal["global", "layer"] | None = None
     controller: Literal["quantile", "feedback", "none"] = "quantile"
     relaxation: float | None = None
     every: int = 10
@@ -64,9 +64,11 @@ class TargetConf(Checked):
                 raise ValueError(f"target.{name} must be a number > 0, got {value!r}: 0.05 is 5 %, 5000 a number")
         if self.density is not None and self.density > 1 and self.density != int(self.density):
             raise ValueError(f"target.density must be a share up to 1 or a whole number, got {self.density!r}")
-        if not self.asked:
-            goals = ", ".join(GOALS)
-            refuse_idle("target", self, set(), f"no goal (one of {goals})")
+        if self.asked:
+            self.scope = self.scope or ("layer" if self.units is not None and self.units <= 1 else "global")
+        else:
+            self.scope = None if self.scope == "global" else self.scope  # as configurations made before 0.1 have it
+            refuse_idle("target", self, set(), f"no goal (one of {', '.join(GOALS)})")
         self._check_shares()
 
     def _check_shares(self) -> None:
@@ -117,8 +119,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
     it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after
     the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole
-    units, whose incoming weights have no regulariser; a share of units is met in each layer by itself. In cycles under
-    ℓ1 λ starts at 0.01, for what sleeps moves once a cycle, and cycles are short over the first 40 % of the steps.
+    units, whose incoming weights have no regulariser. In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003,
+    for what sleeps moves once a cycle, cycles are short over the first 40 % of the steps, and the target falls linearly
+    from 1.4 times the goal: a large network at the start would cost what the cycles save.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -136,23 +139,22 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     if target.get("units") is not None:
         regularizer.setdefault("name", OUTGOING)
         start.setdefault("kind", "dense" if regularizer["name"] == OUTGOING else "sparse")
-        if _is_share(target["units"]):
-            target = {"scope": "layer", **target}  # of all layers together, one may lose all its units
     low_rank = regularizer.get("name") in _LOW_RANK
     model = plain.get("model", {})
     convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
+    cycles = regularizer.get("name", "l1") == "l1" and _in_cycles(optim)
+    if cycles and optim.get("name", "linbreg") == "linbreg" and not convolutional:
+        optim.setdefault("lr", 0.2)
     _move(optim, low_rank, convolutional, target.get("density"))
-    if regularizer.get("name", "l1") == "l1" and _in_cycles(optim):
-        regularizer.setdefault("lam", 0.01)
-        optim["multilevel"] = {"m_start": min(2, optim["multilevel"]["m"]), "m_over": 0.4, **optim["multilevel"]}
+    if cycles:
+        regularizer.setdefault("lam", 0.003)
+        optim["multilevel"] = {"m_start": 1, "m_over": 0.4, **optim["multilevel"]}
+        if isinstance(goal := target.get("density"), (int, float)) and goal <= 1:
+            target = {"ramp": "linear", "start": min(1.4 * goal, 1.0), **target}
     if convolutional and optim["name"] == "linbreg" and isinstance(optim["lr"], (int, float)):
         target = {"consolidate_lr": 0.1 * optim["lr"], **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
-
-
-def _is_share(goal: Any) -> bool:
-    return isinstance(goal, (int, float)) and goal <= 1
 
 
 def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: Any) -> None:

@@ -14,6 +14,7 @@ from torch.autograd.graph import increment_version
 from torch_bregman.layers.support import SupportMatrix
 from torch_bregman.optim.native.build import load
 
+_PIECE = 1 << 15
 SOURCE = Path(__file__).with_name("products.c")
 
 
@@ -50,6 +51,17 @@ class NativeSupportMatrix(SupportMatrix):
         increment_version(y)
         return y
 
+    @staticmethod
+    def above(v: Tensor, lam: float) -> Tensor:
+        """Return the rising positions of |v| > λ in a flat tensor."""
+        v, room, search = v.contiguous(), torch.empty(_PIECE, dtype=torch.long), program().above
+        found = [torch.empty(0, dtype=torch.long)]
+        for first in range(0, len(v), _PIECE):
+            piece = v[first : first + _PIECE]
+            count = search(piece.data_ptr(), len(piece), lam, first, room.data_ptr())
+            found.append(room[:count].clone())
+        return torch.cat(found)
+
     def gradient(self, dy: Tensor, x: Tensor) -> Tensor:
         """Return the entries of ∂y xᵀ on the support, in memory that the next call takes again."""
         x, dy = x.contiguous(), dy.contiguous()
@@ -76,6 +88,8 @@ def program() -> Any:
     for function in (library.multiply, library.sample):
         function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_size_t] * 2
         function.restype = None
+    library.above.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float, ctypes.c_int64, ctypes.c_void_p]
+    library.above.restype = ctypes.c_size_t
     return library
 
 

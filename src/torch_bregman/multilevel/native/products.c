@@ -3,6 +3,7 @@
  * For every entry a row of the batch is read; what a row of the result needs stays in registers meanwhile. Columns of the
  * batch are worked on as many at a time as the registers hold, then a vector, then one by one.
  */
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -84,4 +85,14 @@ void sample(const int32_t *start, const int32_t *column, float *out, const float
         for (size_t r = 0; r < rows; r++)
             for (int32_t k = start[r]; k < start[r + 1]; k++)
                 out[k] = (done ? out[k] : 0) + dy[r * batch] * x[(size_t)column[k] * batch];
+}
+
+/* Write the positions where |v| > lam, counted from `first`, to out; return how many. No branch: they are anywhere. */
+size_t above(const float *v, size_t length, float lam, int64_t first, int64_t *out) {
+    size_t found = 0;
+    for (size_t k = 0; k < length; k++) {
+        out[found] = first + (int64_t)k;
+        found += fabsf(v[k]) > lam;
+    }
+    return found;
 }
