@@ -5,11 +5,11 @@
 
 `train` takes nets from the start to their last epoch by `fit`, DIR holding mnist and fashion-mnist: test accuracy
 after every epoch, and operations of training by `metrics.training_flops`. `time` takes coarse and fine steps of the
-same methods at the mean size of the run, in turns with those of dense SGD, on one thread: the step of a method is their
-mean, weighted by how many the run has of each. Two dense baselines: `F.linear` as torch comes, and the same products through oneDNN
-(`torch.ops.mkldnn._linear_pointwise`). Times count data, forward, backward and optimizer; nothing is evaluated or saved
-meanwhile. `memory` takes the peak of memory that each method adds to an empty process. Rows that are in
-benchmarks/results/training_cost.json are not run again; a table goes beside it.
+same methods at the mean size of the run, in turns with those of dense SGD, on one thread: the step of a method is
+their mean, weighted by how many the run has of each. Two dense baselines: `F.linear` as torch comes, and the same
+products through oneDNN (`torch.ops.mkldnn._linear_pointwise`). Times count data, forward, backward and optimizer;
+nothing is evaluated or saved meanwhile. `memory` takes the peak of memory that each method adds to an empty process.
+Rows that are in benchmarks/results/training_cost.json are not run again; a table goes beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,139 +33,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import torch_bregman as tb
-from torch_bregman.experiments.significance import student_quantile
 from torch_bregman.train.setup import Parts, set_up
+from training_cost_methods import NETS, SETS, M, conf, fine_share, still
+from training_cost_table import table
 
 RESULTS = Path(__file__).parent / "results" / "training_cost.json"
-BATCH, M = 128, 25
-SETS = ("mnist", "fashion-mnist")
-COSINE = {"name": "CosineAnnealingLR", "every": "step"}
-FREE = {"name": "none", "lam": 0.0}
-SPARSE = {"below": 0.12, "compiled": True}
-DENSE: dict[str, Any] = {
-    "optim": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
-    "regularizer": FREE,
-    "start": {"kind": "dense"},
-    "schedule": COSINE,
-}
-
-
-def weights(goal: float, cycles: bool) -> dict[str, Any]:
-    """A share of the weights by the recipe in cycles; with the same settings without."""
-    if cycles:
-        return {"optim": {"name": "linbreg", "multilevel": {"m": M, **SPARSE}}, "target": {"density": goal}}
-    target = {"density": goal, "start": 1.4 * goal, "ramp": "linear"}
-    return {"optim": {"name": "linbreg", "lr": 0.2}, "regularizer": {"lam": 0.003}, "target": target}
-
-
-def units(goal: float, cycles: bool) -> dict[str, Any]:
-    """A network held at a share of its units from the start, and frozen for the last 30 % of all steps."""
-    optim = {"name": "linbreg", **({"multilevel": {"m": M}} if cycles else {})}
-    return {"optim": optim, "target": {"units": goal, "ramp": "none"}, "start": {"kind": "units", "density": goal}}
-
-
-def grown(lam: float) -> dict[str, Any]:
-    """A network that grows from 1 % under a fixed λ, its last layer dense."""
-    return {
-        "optim": {
-            "name": "linbreg",
-            "lr": 0.05,
-            "momentum": 0.9,
-            "multilevel": {"m": M, "below": 0.12, "compiled": True},
-        },
-        "regularizer": {"name": "l1", "lam": lam},
-        "rules": {"fc3": FREE},
-        "start": {"kind": "sparse", "density": 0.01},
-        "schedule": COSINE,
-    }
-
-
-def mlp(*hidden: int) -> dict[str, Any]:
-    return {"name": "mlp", "hidden": list(hidden)}
-
-
-WEIGHTS: dict[str, dict[str, Any]] = {
-    "dense SGD": DENSE,
-    "LinBreg, 5 %": weights(0.05, False),
-    "multilevel, 5 %": weights(0.05, True),
-    "LinBreg, 1.5 %": weights(0.015, False),
-    "multilevel, 1.5 %": weights(0.015, True),
-    "multilevel, from 1 % up": grown(0.02),
-}
-UNITS: dict[str, dict[str, Any]] = {
-    "LinBreg, 20 % of units": units(0.2, False),
-    "multilevel, 20 % of units": units(0.2, True),
-    "multilevel, 10 % of units": units(0.1, True),
-}
-NETS: dict[str, dict[str, Any]] = {
-    "mlp-1024": {
-        "model": mlp(1024, 1024),
-        "epochs": 5,
-        "methods": {**WEIGHTS, **UNITS, "small dense, 5 % of the weights": {**DENSE, "model": mlp(104, 104)}},
-    },
-    "mlp-4096": {
-        "model": mlp(4096, 4096),
-        "epochs": 1,
-        "methods": {"dense SGD": DENSE, "multilevel, 1 %": weights(0.01, True)},
-    },
-    "mlp-200-80": {
-        "model": mlp(200, 80),
-        "epochs": 5,
-        "methods": {name: WEIGHTS[name] for name in ("dense SGD", "LinBreg, 5 %", "multilevel, 5 %")},
-    },
-    "convnet": {
-        "model": {"name": "convnet"},
-        "epochs": 3,
-        "methods": {
-            "dense SGD": DENSE,
-            "LinBreg, 50 % of units": units(0.5, False),
-            "multilevel, 50 % of units": units(0.5, True),
-        },
-    },
-}
-
-
-def still(run: tb.Conf) -> tb.Conf:
-    """Return a run that stays, in cycles of m, at the mean size of one whose target falls for half of it."""
-    plain = run.to_dict()
-    if run.target.ramp == "linear" and run.target.density:
-        mean = (run.target.density + (run.target.start or run.target.density) / 2 + run.target.density / 2) / 2
-        plain["target"].update(density=mean, ramp="none", start=None)
-        plain["start"]["density"] = mean
-    if run.optim.multilevel.m_start:
-        plain["optim"]["multilevel"]["m_start"] = run.optim.multilevel.m
-    return tb.Conf.from_dict(plain)
-
-
-def fine_share(run: tb.Conf) -> float:
-    """Return the share of fine steps in a run; there are none after the freeze."""
-    cycles, total = run.optim.multilevel, run.epochs * -(-60000 // BATCH)
-    if not cycles.m:
-        return 0.0
-    first = cycles.m if cycles.m_start is None else cycles.m_start
-    length = tb.schedulers.linear(first, cycles.m, max(1, round(cycles.m_over * total)))
-    until = total if not run.target.asked else round(total * (1 - run.target.consolidate))
-    phase = count = 0
-    for step in range(until):
-        fine = phase >= round(length(step))
-        phase, count = (0, count + 1) if fine else (phase + 1, count)
-    return count / total
-
-
-def conf(net: str, method: str, name: str, data: Path, seed: int, out: str) -> tb.Conf:
-    """Return the run of a row."""
-    own = NETS[net]
-    plain = {
-        "name": "run",
-        "seed": seed,
-        "epochs": own["epochs"],
-        "out": out,
-        "threads": 1,
-        "model": own["model"],
-        "data": {"name": name, "dir": str(data / name), "batch_size": BATCH, "validation": 0.0},
-        **own["methods"][method],
-    }
-    return tb.Conf.from_dict(plain)
 
 
 def trained(net: str, method: str, name: str, data: Path, seed: int) -> dict[str, Any]:
@@ -369,141 +240,6 @@ def save(found: dict[str, dict[str, Any]]) -> None:
         lines = [f"{json.dumps(key)}: {json.dumps(found[key])}" for key in sorted(found)]
         RESULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         RESULTS.with_suffix(".md").write_text(table(found), encoding="utf-8")
-
-
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """Return all rows as Markdown."""
-    lines = [
-        "# What training costs",
-        "",
-        f"Batches of {BATCH}, m = {M}; made by `benchmarks/training_cost.py`, one thread. A step is the mean of coarse",
-        "and fine ones at the mean size of a run, on a quiet machine, beside one of dense SGD by `F.linear` and by",
-        "oneDNN, the harder of the two in bold. Operations are a count by the formula of the literature, no seconds.",
-        "Accuracy: mean ± standard deviation over seeds of the test accuracy after the last epoch, in %. LinBreg has the",
-        "settings of the same run in cycles. What freezing costs is the difference in accuracy, paired by seed, with",
-        "Student's 95 % interval.",
-        "",
-    ]
-    for net, own in NETS.items():
-        lines += _part(net, own, found)
-    return "\n".join(lines + _freezing(found))
-
-
-def _freezing(found: dict[str, dict[str, Any]]) -> list[str]:
-    """Return what freezing costs, where both have run with the same seeds."""
-    lines = ["## What freezing costs", "", "| network | size | data | seeds | points of accuracy | 95 % interval |"]
-    lines += ["|---|---|---|---:|---:|---:|"]
-    for net, own in NETS.items():
-        for size in (method.removeprefix("LinBreg, ") for method in own["methods"] if method.startswith("LinBreg, ")):
-            for name in SETS:
-                ends = [_ends(net, f"{kind}, {size}", name, found) for kind in ("LinBreg", "multilevel")]
-                seeds = sorted(ends[0].keys() & ends[1].keys())
-                if len(seeds) < 2:
-                    continue
-                costs = [100 * (ends[0][seed] - ends[1][seed]) for seed in seeds]
-                mean, reach = statistics.mean(costs), student_quantile(0.975, len(seeds) - 1)
-                half = reach * statistics.stdev(costs) / len(seeds) ** 0.5
-                interval = f"{mean - half:+.2f} … {mean + half:+.2f}"
-                lines.append(f"| {net} | {size} | {name} | {len(seeds)} | {mean:+.2f} | {interval} |")
-    return [*lines, ""]
-
-
-def _ends(net: str, method: str, name: str, found: dict[str, dict[str, Any]]) -> dict[str, float]:
-    start = f"train/{net}/{method}/{name}/"
-    return {key.removeprefix(start): run["accuracy"][-1] for key, run in found.items() if key.startswith(start)}
-
-
-def _part(net: str, own: dict[str, Any], found: dict[str, dict[str, Any]]) -> list[str]:
-    marks = {name: mark for name in SETS if (mark := _mark(net, name, found))}
-    header = [
-        "method",
-        "ms a step",
-        "of dense",
-        "of oneDNN",
-        "operations",
-        "peak MB",
-        "MNIST",
-        "Fashion-MNIST",
-        "seeds",
-    ]
-    header += [f"s to {mark:.1%} on {name}" for name, mark in marks.items()]
-    rows = []
-    for method in own["methods"]:
-        time_, memory = _time(net, method, found), found.get(f"memory/{net}/{method}")
-        runs = {name: _runs(net, method, name, found) for name in SETS}
-        if not (time_ or memory or any(runs.values())):
-            continue
-        share = _weights(own["methods"][method].get("model", own["model"])) / _weights(own["model"])
-        cells = [
-            *_times(time_),
-            _share([share * run["flops"] for each in runs.values() for run in each]),
-            "" if memory is None else str(memory["peak_mb"]),
-            *(_accuracy([run["accuracy"][-1] for run in runs[name]]) for name in SETS),
-            "/".join(str(len(each)) for each in runs.values()),
-            *(_seconds(time_, runs[name], mark) for name, mark in marks.items()),
-        ]
-        rows.append(f"| {method} | " + " | ".join(cells) + " |")
-    title = f"## {net}, {own['epochs']} epoch{'s' if own['epochs'] > 1 else ''}"
-    lines = [title, "", f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1), *rows, ""]
-    return lines if rows else []
-
-
-def _time(net: str, method: str, found: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the times of a method; of dense SGD those it had beside the others."""
-    beside = [row for key, row in found.items() if key.startswith(f"time/{net}/")]
-    if method != "dense SGD" or not beside:
-        return found.get(f"time/{net}/{method}")
-    dense, onednn = (statistics.median(row[key] for row in beside) for key in ("dense", "onednn"))
-    return {"step": dense, "dense": dense, "onednn": onednn}
-
-
-def _weights(model: dict[str, Any]) -> float:
-    """Return the weights of a perceptron; 1 for another model."""
-    if "hidden" not in model:
-        return 1.0
-    return float(sum(a * b for a, b in pairwise([784, *model["hidden"], 10])))
-
-
-def _runs(net: str, method: str, name: str, found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [run for key, run in found.items() if key.startswith(f"train/{net}/{method}/{name}/")]
-
-
-def _mark(net: str, name: str, found: dict[str, dict[str, Any]]) -> float:
-    """Return an accuracy that all methods come to: the lowest mean, rounded down to half a percent; 0 for none."""
-    means = [
-        statistics.mean(run["accuracy"][-1] for run in runs)
-        for method in NETS[net]["methods"]
-        if (runs := _runs(net, method, name, found))
-    ]
-    return int(200 * min(means)) / 200 if means else 0.0
-
-
-def _times(found: dict[str, Any] | None) -> list[str]:
-    if found is None:
-        return ["", "", ""]
-    shares = [found["step"] / found[key] for key in ("dense", "onednn")]
-    marked = [f"**{share:.3f}**" if share == max(shares) else f"{share:.3f}" for share in shares]
-    return [f"{found['step']:.2f}", *marked]
-
-
-def _share(values: list[float]) -> str:
-    return f"{statistics.mean(values):.1%}" if values else ""
-
-
-def _accuracy(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{spread}"
-
-
-def _seconds(found: dict[str, Any] | None, runs: list[dict[str, Any]], mark: float) -> str:
-    """Return the seconds of steps up to the first epoch at a mark, by the mean of the runs' accuracies."""
-    if found is None or not runs:
-        return ""
-    means = [statistics.mean(each) for each in zip(*(run["accuracy"] for run in runs), strict=True)]
-    epochs = next((number for number, mean in enumerate(means, start=1) if mean >= mark), None)
-    return "" if epochs is None else f"{epochs * found['step'] / 1000 * -(-60000 // BATCH):.1f}"
 
 
 if __name__ == "__main__":
