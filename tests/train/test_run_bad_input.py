@@ -235,7 +235,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "conf.yaml must hold fields such as 'epochs: 3', got None"),
     "random bytes": (bytes(range(128, 256)), "conf.yaml is no YAML: 'utf-8' codec"),
     "code": (b"!!python/object/apply:os.mkdir [it-ran]", "conf.yaml is no YAML: could not determine a constructor"),
-    "an unknown field": (b"epocs: 3", "conf.yaml: unknown field epocs: use one of data, device"),
+    "an unknown field": (b"epocs: 3", "conf.yaml: unknown field epocs: use one of channels_last, data, device"),
     "an unknown field of a part": (b"optim: {momentun: 0.9}", "conf.yaml: unknown field optim.momentun: use one of"),
     "a wrong type": (b"epochs: many", "conf.yaml: epochs must be a whole number, got 'many'"),
     "a part that is none": (b"optim: 3", "conf.yaml: optim must be a mapping such as {field: value}, got 3"),
