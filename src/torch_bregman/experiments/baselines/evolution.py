@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from torch_bregman.experiments.baselines.random_masks import RandomMasks
+from torch_bregman.experiments.baselines.random_masks import ExchangedMasks
 
 
-class SparseEvolution(RandomMasks):
+class SparseEvolution(ExchangedMasks):
     """Keeps the number of weights of each layer; now and then drops the smallest and grows as many others, at random.
 
-    Args:
-        model: its weights are drawn anew on random masks.
-        optimizer: any.
-        density: of all weights together, in (0, 1].
-        steps: of the whole training; over the last quarter the masks stay.
-        every: steps between two exchanges, default 300.
-        share: of a layer's weights that is exchanged, default 0.3.
-        seed: of the masks and the start.
+    Args as for `ExchangedMasks`, exchanges every 300 steps.
 
     References:
         Mocanu et al., Nature Communications 9, 2018.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        density: float,
-        steps: int,
-        *,
-        every: int = 300,
-        share: float = 0.3,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(model, optimizer, density, seed=seed)
-        self.every, self.share, self.until = every, share, round(0.75 * steps)
+    usual: ClassVar[int] = 300
 
     def _change(self) -> None:
         if self.steps % self.every == 0 and self.steps <= self.until:

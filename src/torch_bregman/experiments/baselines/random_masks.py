@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,37 @@ class RandomMasks(Masked, ABC):
         fan_in = weight[0].numel()
         weight.copy_(torch.randn(weight.shape, generator=generator) * math.sqrt(2 / (density * fan_in)))
         return mask.view_as(weight).to(weight.device)
+
+
+class ExchangedMasks(RandomMasks, ABC):
+    """Random masks of which a share is exchanged now and then; over the last quarter of the steps they stay.
+
+    Args:
+        model: its weights are drawn anew on random masks.
+        optimizer: any.
+        density: of all weights together, in (0, 1].
+        steps: of the whole training.
+        every: steps between two exchanges, default that of the method.
+        share: of a layer's weights that is exchanged, default 0.3.
+        seed: of the masks and the start.
+    """
+
+    usual: ClassVar[int]
+    """Steps between two exchanges where nothing is said."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        density: float,
+        steps: int,
+        *,
+        every: int | None = None,
+        share: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, optimizer, density, seed=seed)
+        self.every, self.share, self.until = every or self.usual, share, round(0.75 * steps)
 
 
 class StaticMasks(RandomMasks):

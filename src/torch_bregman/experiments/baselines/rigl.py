@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from torch_bregman.experiments.baselines.random_masks import RandomMasks
+from torch_bregman.experiments.baselines.random_masks import ExchangedMasks
 
 
-class RigL(RandomMasks):
+class RigL(ExchangedMasks):
     """Keeps the number of weights of each layer; drops the smallest, and grows as many where |gradient| is largest.
 
     At step k the share α/2·(1 + cos(πk/K)) of a layer's weights is exchanged, K the last step at which any are. What
     is grown starts at 0, without momentum, and may be what was just dropped. The gradient is that of the last batch,
     with respect to all weights of the layer.
 
-    Args:
-        model: its weights are drawn anew on random masks.
-        optimizer: any; its gradients must still be there when `step` is called.
-        density: of all weights together, in (0, 1].
-        steps: of the whole training; over the last quarter the masks stay.
-        every: steps between two exchanges, default 100.
-        share: α, default 0.3.
-        seed: of the masks and the start.
+    Args as for `ExchangedMasks`, exchanges every 100 steps; the gradients must still be there when `step` is called.
 
     References:
         Evci, Gale, Menick, Castro, Elsen, ICML 2020.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        density: float,
-        steps: int,
-        *,
-        every: int = 100,
-        share: float = 0.3,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(model, optimizer, density, seed=seed)
-        self.every, self.share, self.until = every, share, round(0.75 * steps)
+    usual: ClassVar[int] = 100
 
     def _change(self) -> None:
         if self.steps % self.every == 0 and self.steps < self.until:
