@@ -35,8 +35,8 @@ class TargetConf(Checked):
             0.2 and twice the goal.
         ramp_over: share of all steps that the ramp takes.
         consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser.
-        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, a tenth for linbreg
-            with convolutions.
+        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr; with convolutions
+            a tenth for linbreg, twice that for adabreg in low rank.
         warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, 0 else.
     """
 
@@ -109,19 +109,20 @@ _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
-_SLOWER = {False: 0.02, True: 0.005}
-"""Of LinBreg with convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
+_SLOWER = {("linbreg", False): 0.02, ("linbreg", True): 0.005, ("adabreg", True): 0.001}
+"""With convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
 
 
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
-    AdaBreg with learning rate 0.01 (0.003 for low rank; 0.005 and weight decay 1e-4 from a density of 5 % on), or, if
-    it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after
-    the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole
-    units, whose incoming weights have no regulariser. In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003,
-    for what sleeps moves once a cycle, cycles are short over the first 40 % of the steps, and the target falls linearly
-    from 1.4 times the goal: a large network at the start would cost what the cycles save.
+    AdaBreg with learning rate 0.01 (0.003 for low rank, with convolutions 0.001 and twice that after the freeze; 0.005
+    and weight decay 1e-4 from a density of 5 % on), or, if it is asked for, LinBreg with 0.1 (0.05 for low rank; with
+    convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a start at the density at
+    which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser. In cycles
+    under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short over the
+    first 40 % of the steps, and the target falls linearly from 1.4 times the goal: a large network at the start would
+    cost what the cycles save.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -151,8 +152,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         optim["multilevel"] = {"m_start": 1, "m_over": 0.4, **optim["multilevel"]}
         if isinstance(goal := target.get("density"), (int, float)) and goal <= 1:
             target = {"ramp": "linear", "start": min(1.4 * goal, 1.0), **target}
-    if convolutional and optim["name"] == "linbreg" and isinstance(optim["lr"], (int, float)):
-        target = {"consolidate_lr": 0.1 * optim["lr"], **target}
+    if convolutional and (optim["name"], low_rank) in _SLOWER and isinstance(optim["lr"], (int, float)):
+        target = {"consolidate_lr": (0.1 if optim["name"] == "linbreg" else 2.0) * optim["lr"], **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -161,9 +162,9 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
     name = optim.setdefault("name", "linbreg" if _in_cycles(optim) else "adabreg")  # cycles are for plain dual steps
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
         optim.update({"lr": 0.005, "weight_decay": 1e-4, **optim})
-    rates = {**(_RATES_LOW_RANK if low_rank else _RATES), **({"linbreg": _SLOWER[low_rank]} if convolutional else {})}
+    rates = _RATES_LOW_RANK if low_rank else _RATES
     if name in rates:
-        optim.setdefault("lr", rates[name])
+        optim.setdefault("lr", _SLOWER.get((name, low_rank), rates[name]) if convolutional else rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
 
