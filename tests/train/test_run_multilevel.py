@@ -18,6 +18,7 @@ from torch_bregman.schedulers import CycleSchedule
 from torch_bregman.train import Conf, fit
 from torch_bregman.train.optim_conf import OptimConf
 from torch_bregman.train.setup import set_up
+from torch_bregman.train.targets import build_rates
 
 MASKS = {"m": 2, "form": "masks"}
 CYCLES = {"momentum": 0.9, "nesterov": True, "multilevel": {"m": 3, "below": 1.0}}
@@ -206,6 +207,25 @@ def test_the_recipe_in_cycles_starts_with_short_ones_and_a_small_lam() -> None:
     assert (conf.optim.multilevel.m_start, conf.regularizer.lam) == (25, 0.3)
     units = Conf.from_dict({"optim": {"multilevel": {"m": 25}}, "target": {"units": 0.2}})
     assert units.optim.multilevel.m_start is None
+
+
+SHORT = {"epochs": 1, "optim": {"name": "linbreg", "multilevel": {"m": 25}}, "target": {"density": 0.01}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"), [({}, 40), ({"epochs": 5}, 60), ({"target": {"density": 0.01, "warm_up": 0.2}}, 80)]
+)
+def test_the_rate_rises_over_some_steps_also_in_a_short_run(changes: dict[str, Any], steps: int) -> None:
+    """A wide network diverged where three percent were fourteen steps."""
+    conf = Conf.from_dict({**SHORT, **changes})
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=conf.optim.lr or 0.0)
+    schedule, rates = build_rates(conf, optimizer, 400), []
+    for _ in range(400 * conf.epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert abs(rates.index(max(rates)) + 1 - steps) <= 1
+    assert rates[0] == pytest.approx(0.2 / steps, rel=0.01)
 
 
 def test_settings_survive_a_round_trip() -> None:

@@ -37,7 +37,8 @@ class TargetConf(Checked):
         consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser.
         consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr; with convolutions
             a tenth for linbreg, twice that for adabreg in low rank.
-        warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, 0 else.
+        warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, in
+            cycles at least 50 steps or a tenth; 0 else.
     """
 
     density: float | None = None

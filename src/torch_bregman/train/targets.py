@@ -65,8 +65,7 @@ def build_rates(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
     end = frozen_from(conf, total)
     lr = conf.optim.lr or 0.0
     after = 0.5 if conf.target.consolidate_lr is None else conf.target.consolidate_lr / lr if lr else 0.0
-    given = conf.target.warm_up
-    warm = (given if given is not None else 0.03 if conf.optim.name in ("linbreg", "bregman") else 0.0) * total
+    warm = _warm_up(conf, total)
 
     def factor(step: int) -> float:
         if step >= end:
@@ -75,6 +74,15 @@ def build_rates(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
         return rising * (0.1 + 0.9 * _falling(step / end))
 
     return lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _warm_up(conf: Conf, total: int) -> float:
+    """Return over how many steps the rate rises; in cycles, whose rate is larger, not over a few of a short run."""
+    if conf.target.warm_up is not None:
+        return conf.target.warm_up * total
+    if conf.optim.name not in ("linbreg", "bregman"):
+        return 0.0
+    return max(0.03 * total, min(50.0, 0.1 * total) if conf.optim.multilevel.m else 0.0)
 
 
 def frozen_from(conf: Conf, total: int) -> int:
