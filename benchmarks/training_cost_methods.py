@@ -28,10 +28,13 @@ def weights(goal: float, cycles: bool) -> dict[str, Any]:
     return {"optim": {"name": "linbreg", "lr": 0.2}, "regularizer": {"lam": 0.003}, "target": target}
 
 
-def units(goal: float, cycles: bool) -> dict[str, Any]:
+def units(goal: float, cycles: bool, lr: float | None = None) -> dict[str, Any]:
     """A network held at a share of its units from the start, and frozen for the last 30 % of all steps."""
     optim = {"name": "linbreg", **({"multilevel": {"m": M}} if cycles else {})}
-    return {"optim": optim, "target": {"units": goal, "ramp": "none"}, "start": {"kind": "units", "density": goal}}
+    target: dict[str, Any] = {"units": goal, "ramp": "none"}
+    if lr is not None:
+        optim, target = {**optim, "lr": lr}, {**target, "consolidate_lr": lr}
+    return {"optim": optim, "target": target, "start": {"kind": "units", "density": goal}}
 
 
 def grown(lam: float) -> dict[str, Any]:
@@ -88,8 +91,8 @@ NETS: dict[str, dict[str, Any]] = {
         "epochs": 3,
         "methods": {
             "dense SGD": DENSE,
-            "LinBreg, 50 % of units": units(0.5, False),
-            "multilevel, 50 % of units": units(0.5, True),
+            "LinBreg, 50 % of units": units(0.5, False, 0.05),
+            "multilevel, 50 % of units": units(0.5, True, 0.05),
         },
     },
 }
