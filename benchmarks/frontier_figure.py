@@ -2,8 +2,8 @@
 
 python benchmarks/frontier_figure.py                     # docs/experiments/*.json -> docs/frontier.png
 
-LeNet-300-100 on MNIST and Fashion-MNIST. Of each data set the frontier experiment is taken where it has runs, else the
-smaller experiment that came before it; nothing is trained here.
+LeNet-300-100 on MNIST and Fashion-MNIST. Of each data set the frontier experiment is taken where all its variants have
+runs, else the smaller experiment that came before it; nothing is trained here.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ PANELS = {
 
 
 def charts() -> list[Chart]:
-    """Return a chart for each data set, of the first experiment that has results."""
+    """Return a chart for each data set, of the first experiment that has results for all its variants."""
     found = []
     for place, names in PANELS.items():
-        results = next(each for each in map(_opened, names) if each.runs)
+        results = next(each for each in map(_opened, names) if _whole(each))
         chart = accuracy_chart(results, Scatter("size", f"LeNet-300-100 on {place}", DENSITY, ACCURACY))
         lines = tuple(line for line in chart.lines if not line.hollow and len(line.x) > 1)
         if place == "MNIST":
@@ -49,6 +49,11 @@ def charts() -> list[Chart]:
         title = f"{chart.title}: {epochs} epochs, {_span(seeds)}"
         found.append(replace(chart, title=title, about="", lines=lines))
     return found
+
+
+def _whole(results: Results) -> bool:
+    variants = results.experiment.variants_at(results.scale)
+    return all(results.of(variant.name) for variant in variants)
 
 
 def _opened(name: str) -> Results:
