@@ -44,7 +44,7 @@ def grown(lam: float) -> dict[str, Any]:
             "name": "linbreg",
             "lr": 0.05,
             "momentum": 0.9,
-            "multilevel": {"m": M, "below": 0.12, "compiled": True},
+            "multilevel": {"m": M, **SPARSE},
         },
         "regularizer": {"name": "l1", "lam": lam},
         "rules": {"fc3": FREE},
@@ -102,7 +102,7 @@ def still(run: tb.Conf) -> tb.Conf:
     """Return a run that stays, in cycles of m, at the mean size of one whose target falls for half of it."""
     plain = run.to_dict()
     if run.target.ramp == "linear" and run.target.density:
-        mean = (run.target.density + (run.target.start or run.target.density) / 2 + run.target.density / 2) / 2
+        mean = (3 * run.target.density + (run.target.start or run.target.density)) / 4
         plain["target"].update(density=mean, ramp="none", start=None)
         plain["start"]["density"] = mean
     if run.optim.multilevel.m_start:

@@ -205,6 +205,8 @@ def test_the_recipe_in_cycles_starts_with_short_ones_and_a_small_lam() -> None:
     by_hand = {"optim": {"multilevel": {"m": 25, "m_start": 25}}, "target": {"density": 0.05}}
     conf = Conf.from_dict({**by_hand, "regularizer": {"lam": 0.3}})
     assert (conf.optim.multilevel.m_start, conf.regularizer.lam) == (25, 0.3)
+    plain = Conf.from_dict({"optim": {"multilevel": {"m": 0}}, "target": {"density": 0.05}})
+    assert (plain.optim.name, plain.optim.lr, plain.optim.multilevel.m_start) == ("linbreg", 0.1, None)
     units = Conf.from_dict({"optim": {"multilevel": {"m": 25}}, "target": {"units": 0.2}})
     assert units.optim.multilevel.m_start is None
 

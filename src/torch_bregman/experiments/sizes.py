@@ -110,7 +110,7 @@ SIZE_LENET5 = Experiment(
     ),
     config="size_lenet5.yaml",
     variants=(
-        Variant("adabreg-0.01", "AdaBreg, 1%", {"target": {"density": 0.01}}),
+        _adabreg(0.01),
         Variant(
             "adabreg-0.01-caffe",
             "AdaBreg, 1%, no ReLU after convolutions",

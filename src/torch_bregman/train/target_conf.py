@@ -144,7 +144,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     low_rank = regularizer.get("name") in _LOW_RANK
     model = plain.get("model", {})
     convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
-    cycles = regularizer.get("name", "l1") == "l1" and _in_cycles(optim)
+    cycles = regularizer.get("name", "l1") == "l1" and bool(_coarse_steps(optim))
     if cycles and optim.get("name", "linbreg") == "linbreg" and not convolutional:
         optim.setdefault("lr", 0.2)
     _move(optim, low_rank, convolutional, target.get("density"))
@@ -160,7 +160,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: Any) -> None:
-    name = optim.setdefault("name", "linbreg" if _in_cycles(optim) else "adabreg")  # cycles are for plain dual steps
+    in_cycles = _coarse_steps(optim) is not None  # for plain dual steps only
+    name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
         optim.update({"lr": 0.005, "weight_decay": 1e-4, **optim})
     rates = _RATES_LOW_RANK if low_rank else _RATES
@@ -170,9 +171,10 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
         optim.update(momentum=0.9, nesterov=True)
 
 
-def _in_cycles(optim: dict[str, Any]) -> bool:
+def _coarse_steps(optim: dict[str, Any]) -> Any:
+    """Return what was set for the coarse steps of a cycle, None where nothing was."""
     cycles = optim.get("multilevel")
-    return isinstance(cycles, dict) and isinstance(cycles.get("m"), int) and cycles["m"] > 0
+    return cycles.get("m") if isinstance(cycles, dict) else None
 
 
 def _begin(start: dict[str, Any], target: dict[str, Any], low_rank: bool) -> None:
