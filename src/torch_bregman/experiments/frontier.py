@@ -100,8 +100,8 @@ class Frontier:
             name=self.rates,
             title=f"Settings for the frontier: {self.place}",
             about=(
-                f"The grids for `{self.name}`: six settings for every method, learning rates times weight decays or, "
-                f"for methods with a regulariser of their own, times λ; at "
+                f"The grids for `{self.name}`: eight settings for every method, learning rates times weight decays "
+                f"or, for methods with a regulariser of their own, with λ; at "
                 f"{' and '.join(_percent(goal) for goal in self.tuned_at)} of the weights, each for the sizes up to "
                 f"the next. The best accuracy on the held-out tenth of the training images after the last epoch is "
                 f"taken, by `bregman experiment choose {self.rates}`; test images are not looked at."

@@ -107,15 +107,15 @@ def _grid(
     return by_decay + tuple(Setting(lr, lam=lam) for lr in rates for lam in lams)
 
 
-_SGD = _grid((0.03, 0.1, 0.2), (0.0, 5e-4))
-_ADAM = _grid((0.001, 0.002, 0.005), (0.0, 1e-4))
+_SGD = _grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
+_ADAM = _grid((0.001, 0.002, 0.005, 0.01), (0.0, 1e-4))
 _FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("adabreg", "AdaBreg", "adabreg", _grid((0.005, 0.01, 0.02), (0.0, 1e-4)), Setting(0.01), "", _FROZEN),
+        Method("adabreg", "AdaBreg", "adabreg", _grid((0.005, 0.01, 0.02, 0.04), (0.0, 1e-4)), Setting(0.01), "", _FROZEN),
         Method("dense-sgd", "dense, SGD", "sgd", _SGD, Setting(0.1)),
         Method("dense-adam", "dense, Adam", "adam", _ADAM, Setting(0.001)),
         Method("one-shot", "one-shot pruning", "sgd", _SGD, Setting(0.1), "one-shot"),
@@ -128,7 +128,7 @@ METHODS: dict[str, Method] = {
             "proxsgd",
             "ProxSGD",
             "sgd",
-            _grid((0.03, 0.1, 0.2), (), (1e-3, 3e-3)),
+            _grid((0.03, 0.1, 0.2), (), (1e-3, 3e-3)) + _grid((0.1,), (), (3e-4, 1e-2)),
             Setting(0.1, lam=1e-3),
             "proximal",
             _FROZEN,
@@ -137,7 +137,7 @@ METHODS: dict[str, Method] = {
             "proxadam",
             "Prox-Adam",
             "adam",
-            _grid((0.001, 0.002, 0.005), (), (0.1, 0.3)),
+            _grid((0.001, 0.002, 0.005), (), (0.1, 0.3)) + (Setting(0.01, lam=0.1), Setting(0.005, lam=0.03)),
             Setting(0.002, lam=0.1),
             "proximal",
             _FROZEN,
@@ -146,7 +146,7 @@ METHODS: dict[str, Method] = {
             "lasso",
             "ℓ1 penalty, pruned",
             "sgd",
-            _grid((0.03, 0.1, 0.2), (), (1e-4, 4e-4)),
+            _grid((0.03, 0.1, 0.2), (), (1e-4, 4e-4)) + _grid((0.1,), (), (3e-5, 1e-3)),
             Setting(0.1, lam=1e-4),
             "lasso",
             _FROZEN,
