@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
+# a process a core, a test file never in two: its fixtures are made once
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 TEST_EXTRAS := plot,images,report,track,deploy,sweep,integrations,dev
 
 .PHONY: train test test-slow notebooks lint types format clean
@@ -12,10 +14,10 @@ train: $(VENV)/.ready-train
 	$(BIN)/bregman train --config configs/mlp-sample.yaml
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 notebooks: $(VENV)/.ready-test
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks

@@ -107,7 +107,9 @@ def _grid(
     return by_decay + tuple(Setting(lr, lam=lam) for lr in rates for lam in lams)
 
 
-_SGD = _grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
+_SGD = _grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
+"""Dense networks, and those that begin as such, diverge at 0.4."""
+_SGD_SPARSE = _grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
 _ADAM = _grid((0.001, 0.002, 0.005, 0.01), (0.0, 1e-4))
 _FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""
@@ -121,9 +123,9 @@ METHODS: dict[str, Method] = {
         Method("one-shot", "one-shot pruning", "sgd", _SGD, Setting(0.1), "one-shot"),
         Method("pruning-sgd", "gradual pruning, SGD", "sgd", _SGD, Setting(0.1), "pruning"),
         Method("pruning-adam", "gradual pruning, Adam", "adam", _ADAM, Setting(0.002), "pruning"),
-        Method("set", "SET", "sgd", _SGD, Setting(0.1), "evolution"),
-        Method("rigl", "RigL", "sgd", _SGD, Setting(0.1), "rigl", 0.01),
-        Method("static", "static masks", "sgd", _SGD, Setting(0.1), "static"),
+        Method("set", "SET", "sgd", _SGD_SPARSE, Setting(0.1), "evolution"),
+        Method("rigl", "RigL", "sgd", _SGD_SPARSE, Setting(0.1), "rigl", 0.01),
+        Method("static", "static masks", "sgd", _SGD_SPARSE, Setting(0.1), "static"),
         Method(
             "proxsgd",
             "ProxSGD",
