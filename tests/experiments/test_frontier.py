@@ -101,7 +101,7 @@ def test_the_best_on_held_out_images_is_chosen_by_the_command(
     kept = tmp_path / "chosen.json"
     write_chosen("another", "full", [], kept)
     monkeypatch.setattr("torch_bregman.experiments.commands.write_chosen", lambda *given: write_chosen(*given, kept))
-    accuracies = dict(zip(GRID, (0.9, 0.95, 0.93, 0.97, 0.97, 0.8), strict=True))
+    accuracies = dict(zip(GRID, (0.9, 0.95, 0.93, 0.97, 0.97, 0.8, 0.9, 0.7), strict=True))
     tuned(tmp_path, {**accuracies, "rigl-0.01-0.1-0": 0.99})  # a grid that is not whole yet is left out
     arguments = ["experiment", "choose", "frontier-mnist-rates", "--scale", "small", "--results", str(tmp_path)]
     assert cli.main(arguments) == 0

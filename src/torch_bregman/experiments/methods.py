@@ -110,6 +110,7 @@ def _grid(
 _SGD = _grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
 """Dense networks, and those that begin as such, diverge at 0.4."""
 _SGD_SPARSE = _grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
+_ADABREG = _grid((0.005, 0.01, 0.02, 0.04), (0.0, 1e-4))
 _ADAM = _grid((0.001, 0.002, 0.005, 0.01), (0.0, 1e-4))
 _FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""
@@ -117,7 +118,7 @@ _FROZEN = 0.7
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("adabreg", "AdaBreg", "adabreg", _grid((0.005, 0.01, 0.02, 0.04), (0.0, 1e-4)), Setting(0.01), "", _FROZEN),
+        Method("adabreg", "AdaBreg", "adabreg", _ADABREG, Setting(0.01), "", _FROZEN),
         Method("dense-sgd", "dense, SGD", "sgd", _SGD, Setting(0.1)),
         Method("dense-adam", "dense, Adam", "adam", _ADAM, Setting(0.001)),
         Method("one-shot", "one-shot pruning", "sgd", _SGD, Setting(0.1), "one-shot"),
@@ -139,7 +140,7 @@ METHODS: dict[str, Method] = {
             "proxadam",
             "Prox-Adam",
             "adam",
-            _grid((0.001, 0.002, 0.005), (), (0.1, 0.3)) + (Setting(0.01, lam=0.1), Setting(0.005, lam=0.03)),
+            _grid((0.001, 0.002, 0.005), (), (0.1, 0.3)) + _grid((0.01,), (), (0.1,)) + _grid((0.005,), (), (0.03,)),
             Setting(0.002, lam=0.1),
             "proximal",
             _FROZEN,

@@ -74,7 +74,7 @@ SIZE_MLP = Experiment(
 _LOW_RANK: Changes = {"regularizer": {"name": "nuclear"}, "rules": {"fc3": {"name": "none", "lam": 0.0}}}
 _HALF: Changes = {
     **_LOW_RANK,
-    "optim": {"lr": 0.005},
+    "optim": {"lr": 0.005, "weight_decay": 0.1},
     "target": {"params": 15324, "consolidate": 0.5, "ramp_over": 0.4},
 }
 
@@ -86,7 +86,8 @@ SIZE_LOW_RANK = Experiment(
         "factors would hardly make smaller, stays dense. The ranks of the layers are found under one λ, then the "
         "factors are trained alone. All weights are counted, biases are not. 31,016 numbers are left to the recipe; "
         "for half of them the rate is 0.005 and the factors are trained alone for half of the steps, the best of "
-        "seven settings on validation images (seed 0; learning rates 0.003 to 0.008, 30 to 65 % of the steps)."
+        "seven settings on validation images (seed 0; learning rates 0.003 to 0.008, 30 to 65 % of the steps), with a "
+        "weight decay of 0.1, which has the lowest validation loss of 0.01, 0.03, 0.1 and 0.3 (seed 0)."
     ),
     config="size_lenet.yaml",
     variants=(
