@@ -23,7 +23,11 @@ def test_everything_is_fetched_from_the_first_mirror(tiny, tmp_path):
     assert asked == [f"https://one.invalid/{name}.gz" for name in tiny.contents]
 
 
-@pytest.mark.parametrize("failure", [OSError("no route"), "rubbish", gzip.compress(b"another file")])
+@pytest.mark.parametrize(
+    "failure",
+    [OSError("no route"), b"rubbish", gzip.compress(b"another file")],
+    ids=["no route", "rubbish", "another file"],
+)
 def test_the_second_mirror_stands_in(tiny, tmp_path, caplog, failure):
     good, asked = tiny.server()
 
@@ -32,7 +36,7 @@ def test_the_second_mirror_stands_in(tiny, tmp_path, caplog, failure):
             return good(url, path)
         if isinstance(failure, OSError):
             raise failure
-        return path.write_bytes(failure if isinstance(failure, bytes) else failure.encode())
+        return path.write_bytes(failure)
 
     fetch(tiny.info, tmp_path / "to", downloader)
     assert files_in(tmp_path / "to") == tiny.contents

@@ -58,6 +58,7 @@ def _baseline(method: str, optimizer: str, lr: float, goal: float, name: str) ->
 
 _RATES = {("pruning", "sgd"): 0.1, ("pruning", "adam"): 0.002, ("evolution", "sgd"): 0.2}
 """The best of `size-fashion-rates` on validation images."""
+_GOALS = (0.01, 0.02, 0.05, 0.1)
 _GRIDS = {
     ("pruning", "sgd"): (0.03, 0.1, 0.2),
     ("pruning", "adam"): (0.001, 0.002, 0.005),
@@ -66,7 +67,7 @@ _GRIDS = {
 
 SIZE_FASHION = Experiment(
     name="size-fashion",
-    title="LeNet-300-100 on Fashion-MNIST at 1 and 2 % of the weights, beside other methods",
+    title="LeNet-300-100 on Fashion-MNIST at 1, 2, 5 and 10 % of the weights, beside other methods",
     about=(
         "784-300-100-10, batches of 100, 20 epochs for every method. AdaBreg as the recipe has it. Gradual magnitude "
         "pruning over all layers together from 10 % to 60 % of the steps, SET with Erdős–Rényi densities and 30 % "
@@ -76,7 +77,7 @@ SIZE_FASHION = Experiment(
     config="size_fashion.yaml",
     variants=tuple(
         variant
-        for goal in (0.01, 0.02)
+        for goal in _GOALS
         for variant in (
             _adabreg(goal),
             *(_baseline(m, o, lr, goal, f"{m}-{o}-{goal}") for (m, o), lr in _RATES.items()),
@@ -89,7 +90,7 @@ SIZE_FASHION = Experiment(
     },
     columns=(ACCURACY, DENSITY, _LEFT, SECONDS),
     figures=(Scatter("size", "Accuracy against size", DENSITY, ACCURACY),),
-    pairs=tuple((f"adabreg-{goal}", f"{m}-{o}-{goal}") for goal in (0.01, 0.02) for m, o in _RATES),
+    pairs=tuple((f"adabreg-{goal}", f"{m}-{o}-{goal}") for goal in _GOALS for m, o in _RATES),
 )
 
 SIZE_FASHION_RATES = Experiment(
