@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.commands import results
 
-from torch_bregman.train import Conf, RunFolder, fit, loop, resume
+from torch_bregman.train import Conf, RunFolder, fit, resume, saving
 from torch_bregman.train.history import History, Row
 
 
@@ -149,10 +149,10 @@ def stop_when(
 
 
 MOMENTS: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
-    "before the first best.pt": (loop, "save_checkpoint", lambda path, _: path.name == "best.pt", False),
-    "between the first best.pt and last.pt": (loop, "save_checkpoint", lambda path, _: path.name == "best.pt", True),
+    "before the first best.pt": (saving, "save_checkpoint", lambda path, _: path.name == "best.pt", False),
+    "between the first best.pt and last.pt": (saving, "save_checkpoint", lambda path, _: path.name == "best.pt", True),
     "before the second last.pt": (
-        loop,
+        saving,
         "save_checkpoint",
         lambda path, content: path.name == "last.pt" and content["epoch"] == 2,
         False,

@@ -8,7 +8,7 @@ from torch_bregman.sweeps.plan import Plan
 from torch_bregman.train import Result, RunFolder, fit, resume
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.history import Row
-from torch_bregman.train.loop import TrainingDivergedError
+from torch_bregman.train.steps import TrainingDivergedError
 
 if TYPE_CHECKING:
     from torch_bregman.train.setup import Parts

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from torch_bregman.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
     from torch_bregman.train.conf import Conf, DataConf, ModelConf, RegularizerConf, ScheduleConf, StartConf
     from torch_bregman.train.evaluation import Score, evaluate
-    from torch_bregman.train.loop import TrainingDivergedError, fit, reopen, resume
+    from torch_bregman.train.loop import fit, reopen, resume
     from torch_bregman.train.observer import Observer, Result
     from torch_bregman.train.optim_conf import OptimConf
     from torch_bregman.train.run_folder import RunFolder
+    from torch_bregman.train.steps import TrainingDivergedError
     from torch_bregman.train.target_conf import TargetConf
     from torch_bregman.train.terminal import Terminal
 
@@ -47,10 +48,11 @@ _MODULES = {
     "checkpoint": ("CheckpointError", "load_checkpoint", "save_checkpoint"),
     "conf": ("Conf", "DataConf", "ModelConf", "RegularizerConf", "ScheduleConf", "StartConf"),
     "evaluation": ("Score", "evaluate"),
-    "loop": ("TrainingDivergedError", "fit", "reopen", "resume"),
+    "loop": ("fit", "reopen", "resume"),
     "observer": ("Observer", "Result"),
     "optim_conf": ("OptimConf",),
     "run_folder": ("RunFolder",),
+    "steps": ("TrainingDivergedError",),
     "target_conf": ("TargetConf",),
     "terminal": ("Terminal",),
 }
