@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
-# a process a core, a test file never in two: its fixtures are made once
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+# a process a core; each begins with its share in order, so that few fixtures of a file are made twice
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 TEST_EXTRAS := plot,images,report,track,deploy,sweep,integrations,dev
 
 .PHONY: train test test-slow notebooks lint types format clean
