@@ -39,9 +39,10 @@ SIZE_LENET = Experiment(
     name="size-lenet",
     title="LeNet-300-100 on MNIST at the size asked for",
     about=(
-        "784-300-100-10, batches of 100, 20 epochs or 40, everything but the target left to the recipe: AdaBreg, the target "
-        "falls cubically from 20 % in the first half, the last 30 % of the steps train the exact number of weights "
-        "that was asked for. Sparse to sparse starts with 1 % of the weights and asks for 1 % from the first step on."
+        "784-300-100-10, batches of 100, 20 epochs or 40, everything but the target left to the recipe: AdaBreg, the "
+        "target falls cubically from 20 % in the first half, the last 30 % of the steps train the exact number of "
+        "weights that was asked for. Sparse to sparse starts with 1 % of the weights and asks for 1 % from the first "
+        "step on."
     ),
     config="size_lenet.yaml",
     variants=(
