@@ -24,7 +24,8 @@ def weights(goal: float, cycles: bool) -> dict[str, Any]:
     """A share of the weights by the recipe in cycles; with the same settings without."""
     if cycles:
         return {"optim": {"name": "linbreg", "multilevel": {"m": M, **SPARSE}}, "target": {"density": goal}}
-    target = {"density": goal, "start": 1.4 * goal, "ramp": "linear"}
+    early = {"ramp_over": 0.4, "consolidate": 0.5, "consolidate_lr": 0.2}
+    target = {"density": goal, "start": 1.4 * goal, "ramp": "linear", **early}
     return {"optim": {"name": "linbreg", "lr": 0.2}, "regularizer": {"lam": 0.003}, "target": target}
 
 
@@ -99,10 +100,11 @@ NETS: dict[str, dict[str, Any]] = {
 
 
 def still(run: tb.Conf) -> tb.Conf:
-    """Return a run that stays, in cycles of m, at the mean size of one whose target falls for half of it."""
+    """Return a run that stays, in cycles of m, at the mean size of one whose target falls over a part of it."""
     plain = run.to_dict()
     if run.target.ramp == "linear" and run.target.density:
-        mean = (3 * run.target.density + (run.target.start or run.target.density)) / 4
+        goal, over = run.target.density, run.target.ramp_over
+        mean = goal + over / 2 * ((run.target.start or goal) - goal)
         plain["target"].update(density=mean, ramp="none", start=None)
         plain["start"]["density"] = mean
     if run.optim.multilevel.m_start:

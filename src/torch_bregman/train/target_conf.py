@@ -33,10 +33,11 @@ class TargetConf(Checked):
         ramp: how the target gets from `start` to the goal: cubic, linear, log or none.
         start: share of the dense network at which the ramp starts, more or less than the goal; by default the larger of
             0.2 and twice the goal.
-        ramp_over: share of all steps that the ramp takes.
-        consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser.
-        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr; with convolutions
-            a tenth for linbreg, twice that for adabreg in low rank.
+        ramp_over: share of all steps that the ramp takes; in cycles by default 0.4.
+        consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser; in
+            cycles by default 0.5.
+        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it;
+            with convolutions a tenth for linbreg, twice that for adabreg in low rank.
         warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, in
             cycles at least 50 steps or a tenth; 0 else.
     """
@@ -121,9 +122,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     and weight decay 1e-4 from a density of 5 % on), or, if it is asked for, LinBreg with 0.1 (0.05 for low rank; with
     convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a start at the density at
     which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser. In cycles
-    under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short over the
-    first 40 % of the steps, and the target falls linearly from 1.4 times the goal: a large network at the start would
-    cost what the cycles save.
+    under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short at first
+    and grow until the freeze after half of the steps, which goes on with the same rate; the target falls linearly from
+    1.4 times the goal over 40 %: a large network at the start would cost what the cycles save.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -150,9 +151,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     _move(optim, low_rank, convolutional, target.get("density"))
     if cycles:
         regularizer.setdefault("lam", 0.003)
-        optim["multilevel"] = {"m_start": 1, "m_over": 0.4, **optim["multilevel"]}
-        if isinstance(goal := target.get("density"), (int, float)) and goal <= 1:
-            target = {"ramp": "linear", "start": min(1.4 * goal, 1.0), **target}
+        optim["multilevel"] = {"m_start": 1, "m_over": 0.5, **optim["multilevel"]}
+        target = _early(target, None if convolutional else optim.get("lr"))
     if convolutional and (optim["name"], low_rank) in _SLOWER and isinstance(optim["lr"], (int, float)):
         target = {"consolidate_lr": (0.1 if optim["name"] == "linbreg" else 2.0) * optim["lr"], **target}
     _begin(start, target, low_rank)
@@ -169,6 +169,15 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
         optim.setdefault("lr", _SLOWER.get((name, low_rank), rates[name]) if convolutional else rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
+
+
+def _early(target: dict[str, Any], rate: Any) -> dict[str, Any]:
+    """Return a target of density that is reached early: full gradients count while the support is looked for."""
+    if not isinstance(goal := target.get("density"), (int, float)) or goal > 1:
+        return target
+    after = {"consolidate_lr": rate} if isinstance(rate, (int, float)) else {}
+    early = {"ramp": "linear", "start": min(1.4 * goal, 1.0), "ramp_over": 0.4, "consolidate": 0.5}
+    return {**early, **after, **target}
 
 
 def _coarse_steps(optim: dict[str, Any]) -> Any:
