@@ -109,6 +109,27 @@ def test_a_run_resumed_within_a_cycle_ends_bit_for_bit_the_same():
         assert torch.equal(left, right)
 
 
+@pytest.mark.parametrize("first", ["masks", "compact"])
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpoints_move_between_both_forms(name: str, first: str):
+    options = VARIANTS[0]
+    (model, optimizer), (straight, own), data = setting(name, **options), setting(name, **options), batches(17)
+    for x, y in data:
+        by_masks(straight, own, x, y)
+    form = UnitForm(model, optimizer, EXAMPLE)
+    for x, y in data[:6]:
+        by_masks(model, optimizer, x, y) if first == "masks" else form.step(x, y, cross_entropy)
+    form.write()
+    twin, other = setting(name, **options)
+    twin.load_state_dict(model.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    again = UnitForm(twin, other, EXAMPLE)
+    for x, y in data[6:]:
+        again.step(x, y, cross_entropy) if first == "masks" else by_masks(twin, other, x, y)
+    again.write()
+    assert_same((straight, own), (twin, other), buffers=False)
+
+
 def test_filters_come_in_multiples():
     model, optimizer = setting("convolutions", m=5, lr=0.0)
     form = UnitForm(model, optimizer, EXAMPLE, round_to=4)

@@ -75,6 +75,22 @@ class Part:
                 self.full_buffer = torch.zeros_like(self.full)
             self._put(self.full_buffer, self.buffer)
 
+    def spread(self, grad: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the gradient of the whole tensor, 0 where nothing is known.
+
+        Args:
+            grad: of the part.
+            rows: of the rows that stay, over all of their entries, or None.
+        """
+        if not self.cuts:
+            return grad
+        whole = torch.zeros_like(self.full)
+        if rows is not None:
+            kept = next((indices for dim, indices in self.cuts if dim == 0), None)
+            whole = rows if kept is None else whole.index_copy_(0, kept, rows)
+        self._put(whole, grad)
+        return whole
+
     def scale_into(self, dim: int, factors: Tensor) -> None:
         """Set the slices of the full weight that stay along a dimension to v times a factor each."""
         assert self.full_dual is not None

@@ -15,6 +15,7 @@ from torch_bregman.multilevel.chain import Unsuited
 from torch_bregman.multilevel.descent import Drift, descend
 from torch_bregman.multilevel.form import CompactForm, group_index
 from torch_bregman.multilevel.part import Cut, Part
+from torch_bregman.multilevel.sleeping_gradient import SleepingGradient
 from torch_bregman.multilevel.unit_norm import Member, UnitNorm, unit_norm
 from torch_bregman.optim import MultilevelLinBreg
 from torch_bregman.regularizers import GroupL2, NoRegularizer
@@ -26,7 +27,9 @@ class UnitForm(CompactForm):
 
     The small model is a copy whose tensors are cut: any model that `graph.trace_units` follows will do, convolutions,
     pooling, normalisation, flattening and residual sums among them. Filters come in multiples of `round_to`, with
-    sleeping ones among them, for convolutions cost in such steps. A fine step is one of the whole model by masks.
+    sleeping ones among them, for convolutions cost in such steps. A fine step takes a forward pass of the whole model
+    besides (`SleepingGradient`), and a step of the optimizer on all of it; where a weight is used in other ways than by
+    a linear layer or a convolution, forward and backward passes are those of the whole model.
 
     What sleeping units have (incoming weights, momentum) goes on as it would by masks; only running statistics of
     normalisation stand still, which nothing sees.
@@ -50,7 +53,7 @@ class UnitForm(CompactForm):
             rules = outgoing_groups(model, example)
         except ValueError as error:
             raise Unsuited(str(error)) from None
-        self._round_to = round_to
+        self._round_to, self._units = round_to, max(self._graph.units()) + 1
         self._tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._group = {name: group_index(optimizer, p) for name, p in model.named_parameters()}
         self._small = copy.deepcopy(model)
@@ -62,6 +65,8 @@ class UnitForm(CompactForm):
             index: norms for index in range(len(optimizer.param_groups)) if (norms := self._of(index, rules))
         }
         self._parts: dict[str, Part] | None = None
+        self._sleeping: SleepingGradient | None = None
+        self._passing: dict[str, Part] = {}
         self._wide = False
         self._try(example)
 
@@ -100,13 +105,16 @@ class UnitForm(CompactForm):
         """See whether the code of the model runs with fewer units."""
         some = {axis.name for axis in self._graph.readers()}
         units = torch.tensor(self._graph.units())
-        alive = torch.zeros(int(units.max()) + 1, dtype=torch.bool)
+        alive = torch.zeros(self._units, dtype=torch.bool)
         alive[units[::2]] = True
         try:
             for name, tensor in self._tensors.items():
                 self._replace(name, Part(tensor, self._cuts(name, alive), None, None).values)
             self._small.eval()
-            self._small(example)
+            names = [member.name for norms in self._norms.values() for norm in norms for member in norm.members]
+            sleeping = SleepingGradient(self.model, self._small, names)
+            if sleeping.knows(lambda: self._small(example), self._small):
+                self._sleeping = sleeping
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             reason = " ".join(str(error).split())[:160]
             raise Unsuited(
@@ -136,13 +144,7 @@ class UnitForm(CompactForm):
         if self._parts is not None:
             return
         awake = self._awake_masks()
-        alive = self._rounded(self._alive(awake))
-        self._parts, self._leaves = {}, {}
-        for name, full in self._tensors.items():
-            state = self.optimizer.state.get(full, {})
-            part = Part(full, self._cuts(name, alive), state.get("subgrad"), state.get("momentum_buffer"))
-            self._parts[name] = part
-            self._leaves[name] = self._replace(name, part.values)
+        self._parts = self._cut(self._rounded(self._alive(awake)))
         self._drifts = [Drift() for _ in self.optimizer.param_groups]
         self._lams: dict[int, float] = {}
         for index, norms in self._norms.items():
@@ -153,6 +155,15 @@ class UnitForm(CompactForm):
                 for name in (member.name for member in norm.members if member.name in awake):
                     self._parts[name].hold(awake[name])
         self._follow_modes()
+
+    def _cut(self, alive: Tensor) -> dict[str, Part]:
+        """Give the small model what is left of all tensors."""
+        parts, self._leaves = {}, {}
+        for name, full in self._tensors.items():
+            state = self.optimizer.state.get(full, {})
+            parts[name] = Part(full, self._cuts(name, alive), state.get("subgrad"), state.get("momentum_buffer"))
+            self._leaves[name] = self._replace(name, parts[name].values)
+        return parts
 
     def _awake_masks(self) -> dict[str, Tensor]:
         """Return the supports of the weights that have one."""
@@ -171,7 +182,7 @@ class UnitForm(CompactForm):
 
     def _alive(self, awake: dict[str, Tensor]) -> Tensor:
         """Return which units are read by something that is awake, or has no norm."""
-        alive = torch.zeros(max(self._graph.units()) + 1, dtype=torch.bool)
+        alive = torch.zeros(self._units, dtype=torch.bool)
         for axis in self._graph.readers():
             read = axis.units >= 0
             if axis.name in awake:
@@ -200,14 +211,37 @@ class UnitForm(CompactForm):
         self._wide = fine and not self.masks
         if self._wide:
             self.write()
-            return self.model(x)
+            return self.model(x) if self._sleeping is None else self._forward_both(self._sleeping, x)
         if self._small.training != self.model.training:
             self._follow_modes()
         return self._small(x)
 
+    def _forward_both(self, sleeping: SleepingGradient, x: Tensor) -> Tensor:
+        """Return the outputs of the small model, so that with its backward pass all gradients can be had."""
+        with torch.no_grad():
+            self._passing = self._cut(self._rounded(self._alive(self._awake_masks())))
+            with sleeping.inputs():
+                self.model(x)
+        self._follow_modes()
+        with sleeping.outputs():
+            return self._small(x)
+
+    def _spread_gradients(self, sleeping: SleepingGradient) -> None:
+        """Give the parameters of the whole model their gradients, and its buffers what those of the small one are."""
+        for name, part in self._passing.items():
+            leaf, full = self._leaves[name], self._tensors[name]
+            if not isinstance(full, nn.Parameter):
+                part.put_back()
+            elif leaf.grad is not None:
+                full.grad = part.spread(leaf.grad, sleeping.of(name) if sleeping.reads(name, part) else None)
+        sleeping.forget()
+        self._passing = {}
+
     @torch.no_grad()
     def _update(self, fine: bool) -> None:
         if self._wide:
+            if self._sleeping is not None:
+                self._spread_gradients(self._sleeping)
             self.optimizer.step()
             return
         assert self._parts is not None
