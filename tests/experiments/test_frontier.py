@@ -92,6 +92,23 @@ def tuned(folder: Path, accuracies: dict[str, float]) -> Results:
     return results
 
 
+def test_a_setting_that_diverged_is_the_worst(tmp_path: Path) -> None:
+    results = tuned(tmp_path, dict.fromkeys(GRID[1:], 0.1))
+    results.add(Run(GRID[0], 0, {}, {}, {}, "epoch 1 diverged"))
+    candidates = FRONTIERS["frontier-mnist"].candidates()
+    assert [each.variant for each in best(results, candidates)] == [GRID[1]]
+
+
+def test_a_frontier_may_have_a_grid_of_its_own() -> None:
+    frontier = FRONTIERS["frontier-convnet"]
+    for name in frontier.methods:
+        grid = frontier.method(name).grid
+        assert len(grid) == len(set(grid)) == len(METHODS[name].grid)
+        assert frontier.method(name).usual in grid
+        assert max(setting.lr for setting in grid) <= max(setting.lr for setting in METHODS[name].grid)
+        assert [each.setting for each in frontier.candidates() if each.method.name == name] == list(grid)
+
+
 GRID = [each.variant for each in FRONTIERS["frontier-mnist"].candidates() if each.variant.startswith("set-0.01-")]
 
 

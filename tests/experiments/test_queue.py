@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from torch_bregman.experiments import Experiment, Variant
 from torch_bregman.experiments.one_run import Job
 from torch_bregman.experiments.queue import run_missing
 from torch_bregman.experiments.results import Results
+from torch_bregman.report.experiment_table import markdown_table, values
 from torch_bregman.train import Conf, RunFolder, fit
 from torch_bregman.train.history import Row
 
@@ -111,6 +113,24 @@ def test_one_run_that_diverges_does_not_keep_the_others(tiny: Experiment, places
         run_missing(broken, "smoke", **places, say=said.append)
     assert len(Results.open(Path(places["results"]), broken, "smoke").runs) == 4
     assert any("wild seed 0 failed: epoch 1 diverged" in line for line in said)
+
+
+def test_a_setting_that_diverges_is_the_worst_of_those_that_are_tried(tiny: Experiment, places: dict[str, Any]) -> None:
+    wild = Variant("wild", "wild", {"optim": {"name": "sgd", "lr": 1e30}})
+    tuning = dataclasses.replace(tiny, variants=(wild, *tiny.variants), tunes=True)
+    said: list[str] = []
+    results = run_missing(tuning, "smoke", **places, seeds=1, say=said.append)
+    assert "tiny wild seed 0: epoch 1 diverged (the loss is nan)" in said[1]
+    (run,) = results.of("wild")
+    assert (run.numbers, run.curves) == ({}, {})
+    assert run.environment["torch"] == torch.__version__
+    again = Results.open(Path(places["results"]), tuning, "smoke")
+    assert again.runs == results.runs
+    assert "| wild | 1 | diverged | diverged |" in " ".join(markdown_table(again).split())
+    assert (
+        not run_missing(tuning, "smoke", **places, seeds=1, say=lambda _: None).path.read_text().count('"diverged": ""')
+    )
+    assert not values(again, wild, tuning.columns[0])
 
 
 def test_what_is_measured_besides_is_among_the_numbers(tiny: Experiment, places: dict[str, Any]) -> None:

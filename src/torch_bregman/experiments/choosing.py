@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -44,7 +45,8 @@ class Candidate:
 def best(results: Results, candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return for each method and density the candidate with the best mean validation accuracy after the last epoch.
 
-    Of equal ones the first of the grid. What has not run whole, all of the grid with all seeds, is left out.
+    Of equal ones the first of the grid; one that diverged is the worst. What has not run whole, all of the grid with
+    all seeds, is left out.
     """
     grids: dict[tuple[str, float], list[Candidate]] = {}
     for candidate in candidates:
@@ -84,4 +86,4 @@ def setting_for(tuning: str, method: Method, tuned_at: float, chosen: dict[str, 
 
 
 def _mean(results: Results, variant: str) -> float:
-    return statistics.fmean(run.numbers[VALIDATION.key] for run in results.of(variant))
+    return statistics.fmean(run.numbers.get(VALIDATION.key, -math.inf) for run in results.of(variant))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch_bregman.experiments.choosing import Candidate, read_chosen, setting_for
-from torch_bregman.experiments.methods import METHODS, Method
+from torch_bregman.experiments.methods import METHODS, Method, Setting, grid
 from torch_bregman.experiments.recipe import (
     ACCURACY,
     DENSITY,
@@ -47,6 +47,7 @@ class Frontier:
         marks: published accuracies by goal, beside AdaBreg.
         marks_from: whose.
         smoke: methods that run at scale smoke.
+        grids: of methods whose own does not suit the network; the first setting is the usual one.
     """
 
     name: str
@@ -60,24 +61,32 @@ class Frontier:
     marks: Mapping[float, float] = field(default_factory=dict)
     marks_from: str = ""
     smoke: tuple[str, ...] = (_OURS,)
+    grids: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
 
     @property
     def rates(self) -> str:
         """Name of the experiment that tunes."""
         return f"{self.name}-rates"
 
+    def method(self, name: str) -> Method:
+        """Return a method with the grid that it has here."""
+        own = self.grids.get(name)
+        return METHODS[name] if own is None else replace(METHODS[name], grid=own, usual=own[0])
+
     def candidates(self) -> tuple[Candidate, ...]:
         """Return all that is tried."""
         return tuple(
             Candidate(_named(method, goal, setting.name), method, goal, setting)
-            for method in map(METHODS.__getitem__, self.methods)
+            for method in map(self.method, self.methods)
             for goal in ((1.0,) if method.dense else self.tuned_at)
             for setting in method.grid
         )
 
     def compared(self) -> Experiment:
         """Return the experiment that compares."""
-        variants = tuple(self._variant(METHODS[name], goal) for goal in (1.0, *self.goals) for name in self._at(goal))
+        variants = tuple(
+            self._variant(self.method(name), goal) for goal in (1.0, *self.goals) for name in self._at(goal)
+        )
         others = [name for name in self.methods if name != _OURS and not METHODS[name].dense]
         return Experiment(
             name=self.name,
@@ -123,6 +132,7 @@ class Frontier:
             ),
             scales={name: _held_out(scale) for name, scale in self.tuning.items()},
             columns=(VALIDATION, DENSITY),
+            tunes=True,
         )
 
     def _at(self, goal: float) -> list[str]:
@@ -183,6 +193,15 @@ _LENET_RATES = {
     "full": Scale("40 epochs, 3 seeds.", 3, {"epochs": 40}),
 }
 _GOALS = (0.005, 0.01, 0.02, 0.05, 0.1)
+_CONVOLUTIONAL = {
+    "adabreg": grid((0.01, 0.002, 0.005, 0.02), (0.0, 1e-4)),
+    "dense-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
+    "dense-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 1e-4)),
+    "pruning-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
+    "pruning-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 1e-4)),
+    "rigl": grid((0.05, 0.02, 0.1, 0.2), (0.0, 5e-4)),
+}
+"""Lower rates: a weight that is used at many positions has a larger gradient."""
 _MOMENTUM = "sparse momentum (Dettmers, Zettlemoyer 2019), 100 epochs"
 
 FRONTIERS: dict[str, Frontier] = {
@@ -228,6 +247,7 @@ FRONTIERS: dict[str, Frontier] = {
                 "small": Scale("6 epochs, 1 seed.", 1, {"epochs": 6}),
                 "full": Scale("40 epochs, 3 seeds.", 3, {"epochs": 40}),
             },
+            grids=_CONVOLUTIONAL,
             marks={0.01: 99.17, 0.02: 99.24, 0.05: 99.31},
             marks_from=f"{_MOMENTUM}; its network has a ReLU after each convolution, as here",
         ),
@@ -248,6 +268,7 @@ FRONTIERS: dict[str, Frontier] = {
                 "small": Scale("2 epochs in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 2}),
                 "full": Scale("15 epochs, 1 seed.", 1, {"epochs": 15}),
             },
+            grids={name: _CONVOLUTIONAL[name] for name in ("dense-sgd", _OURS, "pruning-sgd")},
             marks={0.023: 90.5},
             marks_from="the JMLR paper, AdaBreg, 100 epochs",
         ),

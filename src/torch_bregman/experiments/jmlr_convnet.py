@@ -182,4 +182,5 @@ JMLR_CONVNET_RATES = Experiment(
         "full": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10}),
     },
     columns=(VALIDATION, DENSITY),
+    tunes=True,
 )

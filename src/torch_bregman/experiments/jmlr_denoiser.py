@@ -76,4 +76,5 @@ JMLR_DENOISER_RATES = Experiment(
         "full": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10}),
     },
     columns=(_VALIDATION, DENSITY),
+    tunes=True,
 )

@@ -111,4 +111,5 @@ JMLR_MLP_RATES = Experiment(
         "full": Scale("30 epochs, 3 seeds.", 3, {}),
     },
     columns=(VALIDATION, DENSITY),
+    tunes=True,
 )

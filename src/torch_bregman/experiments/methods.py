@@ -100,18 +100,17 @@ class Method:
         )
 
 
-def _grid(
-    rates: tuple[float, ...], decays: tuple[float, ...] = (), lams: tuple[float, ...] = ()
-) -> tuple[Setting, ...]:
+def grid(rates: tuple[float, ...], decays: tuple[float, ...] = (), lams: tuple[float, ...] = ()) -> tuple[Setting, ...]:
+    """Return settings: learning rates times weight decays, and learning rates times λ."""
     by_decay = tuple(Setting(lr, decay) for lr in rates for decay in decays)
     return by_decay + tuple(Setting(lr, lam=lam) for lr in rates for lam in lams)
 
 
-_SGD = _grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
+_SGD = grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
 """Dense networks, and those that begin as such, diverge at 0.4."""
-_SGD_SPARSE = _grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
-_ADABREG = _grid((0.005, 0.01, 0.02, 0.04), (0.0, 1e-4))
-_ADAM = _grid((0.001, 0.002, 0.005, 0.01), (0.0, 1e-4))
+_SGD_SPARSE = grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
+_ADABREG = grid((0.005, 0.01, 0.02, 0.04), (0.0, 1e-4))
+_ADAM = grid((0.001, 0.002, 0.005, 0.01), (0.0, 1e-4))
 _FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""
 
@@ -131,7 +130,7 @@ METHODS: dict[str, Method] = {
             "proxsgd",
             "ProxSGD",
             "sgd",
-            _grid((0.03, 0.1, 0.2), (), (1e-3, 3e-3)) + _grid((0.1,), (), (3e-4, 1e-2)),
+            grid((0.03, 0.1, 0.2), (), (1e-3, 3e-3)) + grid((0.1,), (), (3e-4, 1e-2)),
             Setting(0.1, lam=1e-3),
             "proximal",
             _FROZEN,
@@ -140,7 +139,7 @@ METHODS: dict[str, Method] = {
             "proxadam",
             "Prox-Adam",
             "adam",
-            _grid((0.001, 0.002, 0.005), (), (0.1, 0.3)) + _grid((0.01,), (), (0.1,)) + _grid((0.005,), (), (0.03,)),
+            grid((0.001, 0.002, 0.005), (), (0.1, 0.3)) + grid((0.01,), (), (0.1,)) + grid((0.005,), (), (0.03,)),
             Setting(0.002, lam=0.1),
             "proximal",
             _FROZEN,
@@ -149,7 +148,7 @@ METHODS: dict[str, Method] = {
             "lasso",
             "ℓ1 penalty, pruned",
             "sgd",
-            _grid((0.03, 0.1, 0.2), (), (1e-4, 4e-4)) + _grid((0.1,), (), (3e-5, 1e-3)),
+            grid((0.03, 0.1, 0.2), (), (1e-4, 4e-4)) + grid((0.1,), (), (3e-5, 1e-3)),
             Setting(0.1, lam=1e-4),
             "lasso",
             _FROZEN,

@@ -13,7 +13,7 @@ from typing import Any
 from torch_bregman.experiments.measures import training_cost
 from torch_bregman.experiments.recipe import Curves, Experiment, Variant, settings
 from torch_bregman.experiments.results import Run
-from torch_bregman.train import Conf, RunFolder, fit, resume
+from torch_bregman.train import Conf, RunFolder, TrainingDivergedError, fit, resume
 from torch_bregman.train.history import Row, flatten
 
 
@@ -61,14 +61,20 @@ def complete(job: Job) -> Run:
     """Do a run, or the rest of it, and return what it came to.
 
     Raises:
-        ValueError: for data that is missing, or a run that diverges.
+        ValueError: for data that is missing, or a run that diverges where the experiment tries no settings.
     """
     conf = job.conf()
     folder = _started(conf)
-    if folder is None:
-        folder = fit(conf, observers=[], controls=job.variant.controls).folder
-    elif folder.read_summary() is None:
-        resume(str(folder.path), observers=[], controls=job.variant.controls)
+    try:
+        if folder is None:
+            folder = fit(conf, observers=[], controls=job.variant.controls).folder
+        elif folder.read_summary() is None:
+            resume(str(folder.path), observers=[], controls=job.variant.controls)
+    except TrainingDivergedError as error:
+        begun = _started(conf)
+        if not job.experiment.tunes or begun is None:
+            raise
+        return Run(job.variant.name, job.seed, _environment(begun), {}, {}, str(error).partition(",")[0])
     return _outcome(job, folder)
 
 
@@ -100,8 +106,11 @@ def _outcome(job: Job, folder: RunFolder) -> Run:
         measured = {**measured, **training_cost(folder, job.variant.gradients)}
     numbers = {**flatten(rows[-1]), **summary, **measured}
     plain = {key: _short(value) for key, value in numbers.items() if isinstance(value, (int, float))}
-    environment = {**json.loads(folder.environment.read_text(encoding="utf-8")), **_machine()}
-    return Run(job.variant.name, job.seed, environment, plain, _curves(job.experiment, rows))
+    return Run(job.variant.name, job.seed, _environment(folder), plain, _curves(job.experiment, rows))
+
+
+def _environment(folder: RunFolder) -> dict[str, Any]:
+    return {**json.loads(folder.environment.read_text(encoding="utf-8")), **_machine()}
 
 
 def _curves(experiment: Experiment, rows: list[Row]) -> dict[str, list[float]]:

@@ -110,6 +110,8 @@ def _die_when_interrupted() -> None:
 def _line(job: Job, outcome: Run | ValueError) -> str:
     if isinstance(outcome, ValueError):
         return f"{job} failed: {outcome}"
+    if outcome.diverged:
+        return f"{job}: {outcome.diverged}"
     shown = [q for q in job.experiment.columns if q.key in outcome.numbers]
     values = ", ".join(f"{q.label} {q.factor * outcome.numbers[q.key]:.{q.digits}f}" for q in shown)
     return f"{job}: {values}"

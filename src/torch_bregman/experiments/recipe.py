@@ -122,6 +122,7 @@ class Experiment:
         measure: what else is measured of a finished run.
         pairs: names of two variants whose difference is to be judged, seed by seed: the first less the second.
         judged: by which quantity.
+        tunes: whether it tries settings: one that diverges is then a result, the worst, and not an error.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Experiment:
     measure: Measure | None = None
     pairs: tuple[tuple[str, str], ...] = ()
     judged: Quantity = ACCURACY
+    tunes: bool = False
 
     def at(self, scale: str) -> Scale:
         """Return how it is done at a scale.

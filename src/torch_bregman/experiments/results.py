@@ -23,6 +23,7 @@ class Run:
         environment: versions and machine.
         numbers: final ones, by key.
         curves: numbers of the log by key, one an epoch.
+        diverged: why it came to nothing, where it did.
     """
 
     variant: str
@@ -30,6 +31,11 @@ class Run:
     environment: dict[str, Any]
     numbers: dict[str, float]
     curves: dict[str, list[float]]
+    diverged: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it for the file."""
+        return {key: value for key, value in asdict(self).items() if key != "diverged" or value}
 
 
 class Results:
@@ -98,7 +104,7 @@ class Results:
         head = {"experiment": self.experiment.name, "scale": self.scale, "made_by": self.command}
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         named = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in configs.items())
-        runs = ",\n".join(json.dumps(asdict(run), allow_nan=False) for run in self.runs)
+        runs = ",\n".join(json.dumps(run.plain(), allow_nan=False) for run in self.runs)
         return "{\n" + ",\n".join([*lines, f'"configs": {{\n{named}\n}}', f'"runs": [\n{runs}\n]']) + "\n}\n"
 
     def _settings(self, variant: str) -> dict[str, Any]:

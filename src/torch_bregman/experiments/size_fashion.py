@@ -107,4 +107,5 @@ SIZE_FASHION_RATES = Experiment(
         "full": Scale("20 epochs, 3 seeds.", 3, {"data": {"validation": 0.1}}),
     },
     columns=(VALIDATION, DENSITY),
+    tunes=True,
 )

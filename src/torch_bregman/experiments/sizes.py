@@ -161,4 +161,5 @@ SIZE_RATES = Experiment(
         "full": Scale("100 epochs, 3 seeds.", 3, {"epochs": 100, "data": {"validation": 0.1}}),
     },
     columns=(VALIDATION, DENSITY),
+    tunes=True,
 )

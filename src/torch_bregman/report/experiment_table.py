@@ -66,8 +66,10 @@ def finished(results: Results) -> list[Variant]:
 
 
 def values(results: Results, variant: Variant, quantity: Quantity) -> list[float]:
-    """Return a quantity of every run of a variant, in the unit shown; empty where the runs do not have it."""
+    """Return a quantity of every run of a variant, in the unit shown; empty where they do not have it, or diverged."""
     runs = results.of(variant.name)
+    if any(run.diverged for run in runs):
+        return []
     return [quantity.factor * run.numbers[quantity.key] for run in runs if quantity.key in run.numbers]
 
 
@@ -79,7 +81,7 @@ def _spread(results: Results, variant: Variant, quantity: Quantity) -> tuple[flo
 def _cell(results: Results, variant: Variant, quantity: Quantity) -> str:
     found = _spread(results, variant, quantity)
     if found is None:
-        return "–"
+        return "diverged" if any(run.diverged for run in results.of(variant.name)) else "–"
     mean, deviation = found
     text = f"{mean:,.{quantity.digits}f}"
     return text if deviation is None else f"{text} ± {deviation:,.{quantity.digits}f}"
