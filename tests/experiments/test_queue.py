@@ -127,9 +127,7 @@ def test_a_setting_that_diverges_is_the_worst_of_those_that_are_tried(tiny: Expe
     again = Results.open(Path(places["results"]), tuning, "smoke")
     assert again.runs == results.runs
     assert "| wild | 1 | diverged | diverged |" in " ".join(markdown_table(again).split())
-    assert (
-        not run_missing(tuning, "smoke", **places, seeds=1, say=lambda _: None).path.read_text().count('"diverged": ""')
-    )
+    assert '"diverged": ""' not in results.path.read_text()
     assert not values(again, wild, tuning.columns[0])
 
 
