@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from torch_bregman.experiments import Curves, Experiment, Quantity, Scale, Scatter, Variant
 from torch_bregman.experiments.results import Results, Run
-from torch_bregman.report.experiment_figures import digest, draw_figure
+from torch_bregman.report.experiment_figures import digest, draw_figure, figure_of
 from torch_bregman.report.experiment_page import page_text, show
 from torch_bregman.report.experiment_table import csv_table, markdown_table
 from torch_bregman.report.spacing import apart, clear
@@ -118,6 +118,24 @@ def test_figures_are_png_that_carry_what_they_show(results: Results, tmp_path: P
         assert found[b"tEXt"] == b"Description\0" + digest(results, figure).encode()
         width, height = struct.unpack(">II", found[b"IHDR"][:8])
         assert (width, height) == (715, 462)
+
+
+def test_many_points_are_joined_and_named_in_a_legend(results: Results) -> None:
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
+    experiment, (_, scatter) = results.experiment, results.experiment.figures
+    sizes = [Variant(f"v{k}-{i}", f"series {k}, {i}", {}, series=f"series {k}") for k in range(3) for i in range(6)]
+    many = Results(results.path, dataclasses.replace(experiment, variants=tuple(sizes)), "smoke")
+    for place, variant in enumerate(sizes):
+        numbers = {scatter.x.key: 1.0 + place % 6, scatter.y.key: 0.01 * place}
+        many.runs.append(Run(variant.name, 0, {}, numbers, {}))
+    canvas = figure_of(many, scatter)
+    assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["series 0", "series 1", "series 2"]
+    (axes,) = canvas.axes
+    assert not axes.texts
+    bottom, top = axes.get_ylim()
+    heights = sorted(scatter.y.factor * run.numbers[scatter.y.key] for run in many.runs)
+    assert heights[0] < bottom < heights[3]
+    assert heights[-1] < top
 
 
 def test_the_digest_follows_the_numbers(results: Results) -> None:

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 _COLORS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:gray", "tab:orange")
 _LINES = ("-", "--", "-.", ":")
 _MARKERS = "os^Dv<>PX*h"
+_NAMED = 16
+"""Points that can be named one by one; of more, those of one series are joined and named in a legend."""
 
 
 def draw_figure(results: Results, figure: Curves | Scatter, path: Path) -> Path:
     """Draw a figure of an experiment as a PNG, which carries the digest of what it was drawn from.
 
-    Variants differ in line or marker, not in colour alone, and are named where they end.
+    Variants differ in line or marker, not in colour alone, and are named where they end; many points are joined to the
+    series they belong to, and a legend names those.
 
     Args:
         results: of the experiment.
@@ -39,18 +42,34 @@ def draw_figure(results: Results, figure: Curves | Scatter, path: Path) -> Path:
     Raises:
         ValueError: where matplotlib is missing, or nothing has run yet.
     """
+    canvas = figure_of(results, figure)
+    metadata = {"Software": None, "Description": digest(results, figure)}
+    replace_file(path, lambda file: canvas.savefig(file, dpi=110, format="png", metadata=metadata))
+    return path
+
+
+def figure_of(results: Results, figure: Curves | Scatter) -> Figure:
+    """Return the drawing itself.
+
+    Args:
+        results: of the experiment.
+        figure: one of those its recipe asks for.
+
+    Raises:
+        ValueError: where matplotlib is missing, or nothing has run yet.
+    """
     variants = finished(results)
     panels = len(figure.panels) if isinstance(figure, Curves) else 1
     canvas = _canvas(panels)
     if isinstance(figure, Curves):
         for axes, quantity in zip(canvas.subplots(1, panels, squeeze=False)[0], figure.panels, strict=True):
             _draw_curves(axes, results, variants, quantity)
+    elif len(variants) > _NAMED:
+        _draw_series(canvas.subplots(), results, variants, figure)
     else:
         _draw_points(canvas.subplots(), results, variants, figure)
     canvas.suptitle(figure.title, x=0.01, ha="left")
-    metadata = {"Software": None, "Description": digest(results, figure)}
-    replace_file(path, lambda file: canvas.savefig(file, dpi=110, format="png", metadata=metadata))
-    return path
+    return canvas
 
 
 def digest(results: Results, figure: Curves | Scatter) -> str:
@@ -118,6 +137,35 @@ def _draw_points(axes: Axes, results: Results, variants: list[Variant], figure: 
     axes.margins(x=0.3, y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     _name_points(axes, points)
+
+
+def _draw_series(axes: Axes, results: Results, variants: list[Variant], figure: Scatter) -> None:
+    series: dict[str, list[tuple[float, float, float]]] = {}
+    for variant in variants:
+        xs, ys = values(results, variant, figure.x), values(results, variant, figure.y)
+        if xs and ys:
+            mean, deviation = spread(ys)
+            series.setdefault(variant.series or variant.label, []).append((spread(xs)[0], mean, deviation or 0.0))
+    for number, (name, points) in enumerate(series.items()):
+        x, y, deviations = zip(*sorted(points), strict=True)
+        look = {
+            "color": _COLORS[number % 8],
+            "marker": _MARKERS[number % 11],
+            "linestyle": _LINES[(number + number // 8) % 4],
+        }
+        axes.errorbar(x, y, deviations, label=name, markersize=4, linewidth=1.2, capsize=2, **look)
+    axes.set(xlabel=figure.x.label, ylabel=figure.y.label, xscale="log")
+    _leave_out_the_lowest(axes, [y for points in series.values() for _, y, _ in points])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+
+
+def _leave_out_the_lowest(axes: Axes, heights: Sequence[float]) -> None:
+    """Show the range of the upper five sixths: where lines leave the picture the table says how far they go."""
+    ordered = sorted(heights)
+    low, high = ordered[len(ordered) // 6], ordered[-1]
+    margin = 0.06 * (high - low) or 1.0
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _name_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
