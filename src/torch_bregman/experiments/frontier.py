@@ -265,7 +265,7 @@ FRONTIERS: dict[str, Frontier] = {
             },
             tuning={
                 **_BRIEF,
-                "small": Scale("2 epochs in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 2}),
+                "small": Scale("1 epoch in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 1}),
                 "full": Scale("15 epochs, 1 seed.", 1, {"epochs": 15}),
             },
             grids={name: _CONVOLUTIONAL[name] for name in ("dense-sgd", _OURS, "pruning-sgd")},
