@@ -109,7 +109,8 @@ def grid(rates: tuple[float, ...], decays: tuple[float, ...] = (), lams: tuple[f
 _SGD = grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
 """Dense networks, those that begin as such, and RigL diverge at 0.4 with one seed or another."""
 _SGD_SPARSE = grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
-_ADABREG = grid((0.005, 0.01, 0.02, 0.04), (0.0, 1e-4))
+_ADABREG = grid((0.005, 0.01, 0.02, 0.04), (0.0, 0.3))
+"""Decoupled decay, times the learning rate; Adam's and SGD's are part of the gradient."""
 _ADAM = grid((0.001, 0.002, 0.005, 0.01), (0.0, 1e-4))
 _FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""

@@ -7,6 +7,7 @@ from typing import Any
 from torch_bregman.experiments.recipe import (
     ACCURACY,
     DENSITY,
+    SCALES,
     SECONDS,
     VALIDATION,
     Changes,
@@ -136,22 +137,27 @@ SIZE_LENET5 = Experiment(
     marks_from="sparse momentum (Dettmers, Zettlemoyer 2019), 100 epochs",
 )
 
+
+def _tried(goal: float, lr: float, decay: float, mark: str = "") -> Variant:
+    return Variant(
+        f"adabreg-{goal}-{lr}{mark}",
+        f"AdaBreg, {goal:.0%}, lr = {lr}" + (f", weight decay {decay:g}" if decay else ""),
+        {"target": {"density": goal}, "optim": {"name": "adabreg", "lr": lr, "weight_decay": decay}},
+        ("small", "full") if mark else SCALES,
+    )
+
+
 SIZE_RATES = Experiment(
     name="size-rates",
-    title="Learning rates of the recipe for sizes on request",
+    title="Learning rates and weight decays of the recipe for sizes on request",
     about=(
-        "784-300-100-10 on MNIST, the recipe with other learning rates at 1 % and at 10 % of the weights. Only "
-        "validation images (a tenth) are looked at."
+        "784-300-100-10 on MNIST, the recipe with other learning rates at 1 % and at 10 % of the weights, and with other "
+        "weight decays at 10 %. Only validation images (a tenth) are looked at."
     ),
     config="size_lenet.yaml",
-    variants=tuple(
-        Variant(
-            f"adabreg-{goal}-{lr}",
-            f"AdaBreg, {goal:.0%}, lr = {lr}" + (f", weight decay {decay:g}" if decay else ""),
-            {"target": {"density": goal}, "optim": {"name": "adabreg", "lr": lr, "weight_decay": decay}},
-        )
-        for goal, decay in ((0.01, 0.0), (0.1, 1e-4))
-        for lr in (0.003, 0.005, 0.01, 0.02)
+    variants=(
+        *(_tried(goal, lr, decay) for goal, decay in ((0.01, 0.0), (0.1, 1e-4)) for lr in (0.003, 0.005, 0.01, 0.02)),
+        *(_tried(0.1, 0.005, decay, f"-{decay:g}") for decay in (0.03, 0.1, 0.3, 1.0)),
     ),
     scales={
         "smoke": Scale(
@@ -160,6 +166,6 @@ SIZE_RATES = Experiment(
         "small": Scale("20 epochs, 1 seed.", 1, {"data": {"validation": 0.1}}),
         "full": Scale("100 epochs, 3 seeds.", 3, {"epochs": 100, "data": {"validation": 0.1}}),
     },
-    columns=(VALIDATION, DENSITY),
+    columns=(VALIDATION, Quantity("val_loss", "validation loss", 1, 4), DENSITY),
     tunes=True,
 )
