@@ -151,8 +151,8 @@ SIZE_RATES = Experiment(
     name="size-rates",
     title="Learning rates and weight decays of the recipe for sizes on request",
     about=(
-        "784-300-100-10 on MNIST, the recipe with other learning rates at 1 % and at 10 % of the weights, and with other "
-        "weight decays at 10 %. Only validation images (a tenth) are looked at."
+        "784-300-100-10 on MNIST, the recipe with other learning rates at 1 % and at 10 % of the weights, and with "
+        "other weight decays at 10 %. Only validation images (a tenth) are looked at."
     ),
     config="size_lenet.yaml",
     variants=(
