@@ -64,6 +64,14 @@ def test_interrupted_it_ends_with_its_processes_and_goes_on(tmp_path: Path) -> N
     assert len(runs(tmp_path)) == 12
 
 
+def test_killed_it_leaves_no_processes_behind(tmp_path: Path) -> None:
+    process = start(*RUN[:-1], "40", "--jobs", "2", cwd=tmp_path, PYTHONUNBUFFERED="1")
+    assert wait_for(process, "[1/80]")
+    process.kill()
+    process.communicate(timeout=60)  # pipes close only when the last process has gone
+    assert len(runs(tmp_path)) < 70
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
