@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bregman": {"optim": {"name": "bregman", "base": "RMSprop", "lr": 0.01, "options": {"momentum": 0.9}}},
     "sgd": {"optim": {"name": "sgd", "momentum": 0.9}, "regularizer": {"name": "elastic_net", "lam": 1e-3}},
     "adam": {"optim": {"name": "adam"}, "start": {"kind": "dense", "density": 0.01}},
+    "adamw": {"optim": {"name": "adamw", "weight_decay": 0.3}, "start": {"kind": "dense", "density": 0.01}},
     "float64": {"dtype": "float64"},
     "bfloat16": {"dtype": "bfloat16"},
     "float16": {"dtype": "float16"},

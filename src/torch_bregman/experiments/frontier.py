@@ -196,9 +196,9 @@ _GOALS = (0.005, 0.01, 0.02, 0.05, 0.1)
 _CONVOLUTIONAL = {
     "adabreg": grid((0.01, 0.002, 0.005, 0.02), (0.0, 1e-4)),
     "dense-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
-    "dense-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 1e-4)),
+    "dense-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 0.1)),
     "pruning-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
-    "pruning-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 1e-4)),
+    "pruning-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 0.1)),
     "rigl": grid((0.05, 0.02, 0.1, 0.2), (0.0, 5e-4)),
 }
 """Lower rates: a weight that is used at many positions has a larger gradient."""

@@ -72,7 +72,8 @@ class Method:
 
     def changes(self, setting: Setting, goal: float) -> Changes:
         """Return what it changes in a configuration."""
-        optim = {"name": self.optimizer, "lr": setting.lr, "weight_decay": setting.weight_decay}
+        name = "adamw" if self.optimizer == "adam" and setting.weight_decay else self.optimizer
+        optim = {"name": name, "lr": setting.lr, "weight_decay": setting.weight_decay}
         if self.optimizer == "adabreg":
             return {"target": {"density": goal}, "optim": optim}
         momentum = {"momentum": 0.9, "nesterov": True} if self.optimizer == "sgd" else {}
@@ -110,8 +111,8 @@ _SGD = grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
 """Dense networks, those that begin as such, and RigL diverge at 0.4 with one seed or another."""
 _SGD_SPARSE = grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
 _ADABREG = grid((0.005, 0.01, 0.02, 0.04), (0.0, 0.3))
-"""Decoupled decay, times the learning rate; Adam's and SGD's are part of the gradient."""
-_ADAM = grid((0.001, 0.002, 0.005, 0.01), (0.0, 1e-4))
+"""The decay of AdaBreg and of Adam is decoupled, times the learning rate; SGD's is part of the gradient."""
+_ADAM = grid((0.001, 0.002, 0.005, 0.01), (0.0, 0.3))
 _FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from torch_bregman.train.checked import Checked, refuse_idle, within
-from torch_bregman.train.optim_conf import MultilevelConf, OptimConf
+from torch_bregman.train.optim_conf import DENSE, MultilevelConf, OptimConf
 from torch_bregman.train.scale_conf import ScaleConf
 from torch_bregman.train.target_conf import OUTGOING, TargetConf, with_recipe
 from torch_bregman.train.yaml_file import read_mapping
@@ -287,7 +287,7 @@ class Conf(Checked):
             raise ValueError(f"track must name some of {', '.join(TRACKERS)}, got {wrong[0]!r}")
         self._check_scale()
         within("entry_times", self.entry_times, 0, math.inf, "steps between two looks, e.g. 10")
-        if self.entry_times and self.optim.name in ("sgd", "adam"):
+        if self.entry_times and self.optim.name in DENSE:
             raise ValueError(
                 f"entry_times needs a Bregman or proximal optimizer, got {self.optim.name}, where nothing sleeps: "
                 "leave it out"

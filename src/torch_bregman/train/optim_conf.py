@@ -63,8 +63,17 @@ _TAKES: dict[str, set[str]] = {
     "bregman": {"lr", "weight_decay", "delta", "base", "options"},
     "sgd": _SGD,
     "adam": _ADAM,
+    "adamw": _ADAM,
 }
-_RATES = {"linbreg": 0.1, "adabreg": 1e-3, "proxsgd": 0.1, "pgd": 1.0, "bregman": 1e-3, "sgd": 0.1, "adam": 1e-3}
+_RATES = {
+    "linbreg": 0.1,
+    "proxsgd": 0.1,
+    "pgd": 1.0,
+    "sgd": 0.1,
+    **dict.fromkeys(("adabreg", "bregman", "adam", "adamw"), 1e-3),
+}
+DENSE = ("sgd", "adam", "adamw")
+"""Names of the dense baselines."""
 
 
 @dataclass
@@ -72,9 +81,9 @@ class OptimConf(Checked):
     """How the weights move. A field that the optimizer does not take is refused.
 
     Args:
-        name: linbreg, adabreg, proxsgd, pgd, bregman (any torch optimizer, see base); sgd and adam are the dense
-            baselines, where a regulariser is added to the loss.
-        lr: τ ≥ 0; by default 0.1 for linbreg, proxsgd and sgd, 1e-3 for adabreg, bregman and adam, 1 for pgd.
+        name: linbreg, adabreg, proxsgd, pgd, bregman (any torch optimizer, see base); sgd, adam and adamw are the
+            dense baselines, where a regulariser is added to the loss.
+        lr: τ ≥ 0; by default 0.1 for linbreg, proxsgd and sgd, 1e-3 for adabreg, bregman, adam and adamw, 1 for pgd.
         momentum: μ in [0, 1).
         dampening: in [0, 1]; the paper's momentum has dampening = momentum.
         nesterov: look ahead; needs momentum.
@@ -82,7 +91,8 @@ class OptimConf(Checked):
         betas: decay of Adam's two means.
         eps: Adam's ε.
         amsgrad: divide by the largest second moment so far.
-        weight_decay: into the dual for Bregman methods.
+        weight_decay: into the dual for Bregman methods, decoupled for adabreg and adamw, into the gradient for sgd and
+            adam.
         delta: δ > 0, the elastic-net parameter.
         backtracking: factor by which pgd shrinks τ.
         compiled: one compiled pass a step; needs a C compiler on a CPU, and waits for it at the start.
@@ -91,7 +101,7 @@ class OptimConf(Checked):
         multilevel: full gradients now and then only (linbreg).
     """
 
-    name: Literal["linbreg", "adabreg", "proxsgd", "pgd", "bregman", "sgd", "adam"] = "linbreg"
+    name: Literal["linbreg", "adabreg", "proxsgd", "pgd", "bregman", "sgd", "adam", "adamw"] = "linbreg"
     lr: float | None = None
     momentum: float = 0.0
     dampening: float = 0.0

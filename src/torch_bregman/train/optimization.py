@@ -20,7 +20,7 @@ from torch_bregman.train.target_conf import OUTGOING
 from torch_bregman.unit_groups import outgoing_groups
 
 _BREGMAN = {"linbreg": optim.LinBreg, "adabreg": optim.AdaBreg, "proxsgd": optim.ProxSGD, "pgd": optim.PGD}
-_DENSE = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+_DENSE = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def build_optimizer(conf: Conf, model: nn.Module, image: Tensor) -> tuple[Optimizer, Callable[[], Tensor] | None]:
