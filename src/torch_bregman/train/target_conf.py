@@ -119,7 +119,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
     AdaBreg with learning rate 0.01 (0.003 for low rank, with convolutions 0.001 and twice that after the freeze; 0.005
-    and weight decay 0.3, with convolutions 1e-4, from a density of 5 % on), or, if it is asked for, LinBreg with 0.1
+    and weight decay 0.1, with convolutions 1e-4, from a density of 5 % on), or, if it is asked for, LinBreg with 0.1
     (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a
     start at the density at which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no
     regulariser. In cycles
@@ -164,7 +164,7 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
     in_cycles = _coarse_steps(optim) is not None  # for plain dual steps only
     name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
-        optim.update({"lr": 0.005, "weight_decay": 1e-4 if convolutional or low_rank else 0.3, **optim})
+        optim.update({"lr": 0.005, "weight_decay": 1e-4 if convolutional or low_rank else 0.1, **optim})
     rates = _RATES_LOW_RANK if low_rank else _RATES
     if name in rates:
         optim.setdefault("lr", _SLOWER.get((name, low_rank), rates[name]) if convolutional else rates[name])
