@@ -9,6 +9,8 @@ from torch_bregman.report.spacing import apart
 
 OURS = 0
 """Place in the palette of what this library made."""
+COLORS = 10
+"""Of the palette."""
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "cross", "pentagon", "star", "hexagon")
 DASHES = ("solid", "dash", "dashdot", "dot")
 
@@ -64,6 +66,7 @@ class Chart:
         rows: labels of y = 0, 1, …, downwards, where y only names things.
         zero: draw a line at x = 0.
         from_zero: let y begin at 0.
+        crop: leave the lowest sixth of the points out of the picture, for others to be told apart; the table has all.
         levels: horizontal lines by label, e.g. a target.
     """
 
@@ -78,6 +81,7 @@ class Chart:
     rows: tuple[str, ...] = ()
     zero: bool = False
     from_zero: bool = False
+    crop: bool = False
     levels: dict[str, float] = field(default_factory=dict)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -124,8 +128,20 @@ class Chart:
         values = [v for line in self.lines for v in (*line.y, *line.low, *line.high)] + [*self.levels.values()]
         if self.from_zero:
             return 0.0, 1.06 * max(values) or 1.0
-        margin = 0.06 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 1.0
-        return min(values) - margin, max(values) + margin
+        points = sorted(y for line in self.lines for y in line.y)
+        low = points[len(points) // 6] if self.crop else min(values)
+        margin = 0.06 * (max(values) - low) or 0.1 * abs(values[0]) or 1.0
+        return low - margin, max(values) + margin
+
+
+def palette_index(style: int) -> int:
+    """Return the colour of a style; when all are used up the first, which is ours, is not used again.
+
+    Example:
+        >>> [palette_index(style) for style in (0, 1, 9, 10, 18, 19)]
+        [0, 1, 9, 1, 9, 1]
+    """
+    return style if style < COLORS else 1 + (style - COLORS) % (COLORS - 1)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch_bregman.report.charts import OURS, Chart, Figure, Images, Line
+from torch_bregman.report.charts import OURS, Chart, Figure, Images, Line, palette_index
 
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
-_PALETTE = 10
 
 
 def plotly_figure(figure: Figure) -> dict[str, Any]:
@@ -18,7 +17,7 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
 
 def color(style: int) -> str:
     """Return the name of a colour."""
-    return f"$p{style % _PALETTE}"
+    return f"$p{palette_index(style)}"
 
 
 def _lines(chart: Chart) -> dict[str, Any]:

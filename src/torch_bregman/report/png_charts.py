@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch_bregman.report.charts import OURS, Chart, Figure, Images, Line
+from torch_bregman.report.charts import OURS, Chart, Figure, Images, Line, palette_index
 from torch_bregman.train.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def draw_lines(axes: Axes, chart: Chart) -> None:
 
 
 def _draw_line(axes: Axes, line: Line) -> None:
-    color, marker = PALETTE[line.style % len(PALETTE)], _MARKERS[line.marker] if line.marked else None
+    color, marker = PALETTE[palette_index(line.style)], _MARKERS[line.marker] if line.marked else None
     look = {"color": color, "marker": marker, "markersize": 6, "linewidth": 2.2 if line.style == OURS else 1.3}
     fill = "none" if line.hollow else "full"
     axes.plot(line.x, line.y, _DASHES[line.dash] if line.joined else "", fillstyle=fill, **look)
@@ -105,7 +105,7 @@ def _plain_numbers(axes: Axes) -> None:
 
 def _name_ends(axes: Axes, chart: Chart) -> None:
     for line, x, y, at in chart.ends(0.05):
-        color = PALETTE[line.style % len(PALETTE)]
+        color = PALETTE[palette_index(line.style)]
         lead = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3, "relpos": (0, 0.5)}
         axes.annotate(
             line.label,

@@ -14,6 +14,8 @@ from torch_bregman.report.experiment_table import finished, values
 
 _PUBLISHED = 8
 """A style of its own for numbers of others."""
+_FEW = 8
+"""Lines up to which all of each is in the picture."""
 
 
 def result_charts(results: Results) -> list[Figure]:
@@ -75,6 +77,7 @@ def accuracy_chart(results: Results, figure: Scatter) -> Chart:
         y_label=figure.y.label,
         lines=(*lines, *published),
         x_log=figure.x is not SECONDS,
+        crop=len(lines) > _FEW,
     )
 
 
