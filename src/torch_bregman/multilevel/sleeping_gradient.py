@@ -127,7 +127,7 @@ class _Uses(TorchFunctionMode):
 def _hooked(modules: dict[str, nn.Module], told: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
     """Tell of name, input and output of every call of some modules."""
 
-    def tell(name: str, args: Any, y: Tensor) -> None:
+    def tell(name: str, args: Any, y: Any) -> None:
         if args:  # else the input has a name, and `knows` will miss a call
             told(name, args[0], y)
 

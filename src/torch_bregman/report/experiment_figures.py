@@ -148,7 +148,7 @@ def _draw_series(axes: Axes, results: Results, variants: list[Variant], figure: 
             series.setdefault(variant.series or variant.label, []).append((spread(xs)[0], mean, deviation or 0.0))
     for number, (name, points) in enumerate(series.items()):
         x, y, deviations = zip(*sorted(points), strict=True)
-        look = {
+        look: dict[str, Any] = {
             "color": _COLORS[number % 8],
             "marker": _MARKERS[number % 11],
             "linestyle": _LINES[(number + number // 8) % 4],
