@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,30 @@ def by_masks(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: T
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+def assert_checkpoints_move(
+    setting: Callable[[], tuple[nn.Module, Any]],
+    form_of: Callable[[nn.Module, Any], Any],
+    data: list[tuple[Tensor, Tensor]],
+    first: str,
+    buffers: bool = True,
+) -> None:
+    """Train by masks throughout, and in one form up to a checkpoint, in the other from there on; compare."""
+    straight, begun, loaded = setting(), setting(), setting()
+    for x, y in data:
+        by_masks(*straight, x, y)
+    form = form_of(*begun)
+    for x, y in data[:6]:
+        by_masks(*begun, x, y) if first == "masks" else form.step(x, y, cross_entropy)
+    form.write()
+    for own, saved in zip(loaded, begun, strict=True):
+        own.load_state_dict(saved.state_dict())
+    again = form_of(*loaded)
+    for x, y in data[6:]:
+        again.step(x, y, cross_entropy) if first == "masks" else by_masks(*loaded, x, y)
+    again.write()
+    assert_same(straight, loaded, buffers=buffers)
 
 
 def assert_same(

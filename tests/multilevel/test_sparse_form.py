@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import torch_bregman as tb
-from tests.multilevel.agreement import assert_same, by_masks
+from tests.multilevel.agreement import assert_checkpoints_move, assert_same, by_masks
 from torch_bregman.multilevel import SparseForm, Unsuited
 from torch_bregman.multilevel.sparse_weight import carried
 from torch_bregman.optim.native.build import COMPILERS
@@ -149,21 +149,7 @@ def test_a_run_resumed_within_a_cycle_ends_bit_for_bit_the_same():
 @pytest.mark.parametrize("first", ["masks", "compact"])
 def test_checkpoints_move_between_both_forms(first: str):
     options = {"momentum": 0.9, "m": 3}
-    (model, optimizer), (straight, own), data = setting(**options), setting(**options), batches(17)
-    for x, y in data:
-        by_masks(straight, own, x, y)
-    form = SparseForm(model, optimizer, ALL)
-    for x, y in data[:6]:
-        by_masks(model, optimizer, x, y) if first == "masks" else form.step(x, y, cross_entropy)
-    form.write()
-    twin, other = setting(**options)
-    twin.load_state_dict(model.state_dict())
-    other.load_state_dict(optimizer.state_dict())
-    again = SparseForm(twin, other, ALL)
-    for x, y in data[6:]:
-        again.step(x, y, cross_entropy) if first == "masks" else by_masks(twin, other, x, y)
-    again.write()
-    assert_same((straight, own), (twin, other))
+    assert_checkpoints_move(lambda: setting(**options), lambda *own: SparseForm(*own, ALL), batches(17), first)
 
 
 def test_a_lower_lam_within_a_cycle_is_what_it_is_by_masks():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 import torch_bregman as tb
-from tests.multilevel.agreement import assert_same, by_masks
+from tests.multilevel.agreement import assert_checkpoints_move, assert_same, by_masks
 from torch_bregman.multilevel import UnitForm, Unsuited, compact_form
 
 EXAMPLE = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
@@ -112,22 +112,13 @@ def test_a_run_resumed_within_a_cycle_ends_bit_for_bit_the_same():
 @pytest.mark.parametrize("first", ["masks", "compact"])
 @pytest.mark.parametrize("name", MODELS)
 def test_checkpoints_move_between_both_forms(name: str, first: str):
-    options = VARIANTS[0]
-    (model, optimizer), (straight, own), data = setting(name, **options), setting(name, **options), batches(17)
-    for x, y in data:
-        by_masks(straight, own, x, y)
-    form = UnitForm(model, optimizer, EXAMPLE)
-    for x, y in data[:6]:
-        by_masks(model, optimizer, x, y) if first == "masks" else form.step(x, y, cross_entropy)
-    form.write()
-    twin, other = setting(name, **options)
-    twin.load_state_dict(model.state_dict())
-    other.load_state_dict(optimizer.state_dict())
-    again = UnitForm(twin, other, EXAMPLE)
-    for x, y in data[6:]:
-        again.step(x, y, cross_entropy) if first == "masks" else by_masks(twin, other, x, y)
-    again.write()
-    assert_same((straight, own), (twin, other), buffers=False)
+    assert_checkpoints_move(
+        lambda: setting(name, **VARIANTS[0]),
+        lambda *own: UnitForm(*own, EXAMPLE),
+        batches(17),
+        first,
+        buffers=False,
+    )
 
 
 def test_filters_come_in_multiples():
@@ -194,6 +185,18 @@ class Fixed(nn.Module):
         return self.two(relu(h) if h.shape[1] == 6 else h[:, :7].index_select(1, torch.arange(6)))
 
 
+class Own(nn.Linear):
+    """A layer of a class of its own, whose gradient is left to autograd."""
+
+
+class FixedOwn(Fixed):
+    """Counts on its units too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.two = Own(6, 4)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
@@ -204,6 +207,7 @@ class Fixed(nn.Module):
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), {}, "no trainable units"),
         (Fixed(), {"on": "two.weight"}, "Fixed does not run without half of the units"),
+        (FixedOwn(), {"on": "two.weight"}, "FixedOwn does not run without half of the units"),
         (tb.models.mlp([64, 8, 4]), {"delta": 2.0}, "delta is 2"),
         (tb.models.mlp([64, 8, 4]), {"weight_decay": 0.1}, "weight_decay is 0.1"),
         (

@@ -13,8 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch_bregman.compaction.recipe import owners
 from torch_bregman.multilevel.part import Part
 
-_LINEAR = (nn.Linear,)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class SleepingGradient:
@@ -32,30 +31,31 @@ class SleepingGradient:
     def __init__(self, model: nn.Module, small: nn.Module, names: Sequence[str]) -> None:
         self._whole = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
         self._small = {name: small.get_submodule(name.rpartition(".")[0]) for name in names}
+        self._small_model = small
         self._seen: dict[str, list[Tensor]] = {}
         self._felt: dict[str, dict[int, Tensor]] = {}
 
-    def knows(self, forward: Callable[[], Any], small: nn.Module) -> bool:
-        """Return whether each weight is used by the call of one linear layer or convolution, and not otherwise.
+    def knows(self, example: Tensor) -> bool:
+        """Run the small model; return whether each weight is used by a linear layer or a convolution alone.
 
         Args:
-            forward: evaluates the small model.
-            small: that model.
+            example: a batch of inputs.
         """
-        for name, module in self._small.items():
-            plain = type(module) in _LINEAR + _CONVOLUTIONS and name.endswith("weight")
-            if not plain or len(owners(small, name)) > 1 or getattr(module, "padding_mode", "zeros") != "zeros":
-                return False
-            if isinstance(getattr(module, "padding", None), str):
-                return False
-        calls, uses = dict.fromkeys(self._small, 0), _Uses({id(m.weight): name for name, m in self._small.items()})
+        weights = {id(self._small_model.get_parameter(name)): name for name in self._small}
+        calls, uses = dict.fromkeys(self._small, 0), _Uses(weights)
 
         def count(name: str) -> None:
             calls[name] += 1
 
         with uses, _hooked(self._small, lambda name, *_: count(name)):
-            forward()
-        return calls == uses.counts
+            self._small_model(example)
+        return calls == uses.counts and all(map(self._is_plain, self._small))
+
+    def _is_plain(self, name: str) -> bool:
+        module: Any = self._small[name]
+        alone = name.endswith("weight") and len(owners(self._small_model, name)) == 1
+        padded = getattr(module, "padding_mode", "zeros") != "zeros" or isinstance(getattr(module, "padding", 0), str)
+        return type(module) in _LAYERS and alone and not padded
 
     @contextmanager
     def inputs(self) -> Iterator[None]:

@@ -113,7 +113,7 @@ class UnitForm(CompactForm):
             self._small.eval()
             names = [member.name for norms in self._norms.values() for norm in norms for member in norm.members]
             sleeping = SleepingGradient(self.model, self._small, names)
-            if sleeping.knows(lambda: self._small(example), self._small):
+            if sleeping.knows(example):
                 self._sleeping = sleeping
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             reason = " ".join(str(error).split())[:160]
