@@ -268,7 +268,7 @@ FRONTIERS: dict[str, Frontier] = {
                 "small": Scale("1 epoch in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 1}),
                 "full": Scale("15 epochs, 1 seed.", 1, {"epochs": 15}),
             },
-            grids={name: _CONVOLUTIONAL[name] for name in ("dense-sgd", _OURS, "pruning-sgd")},
+            grids=_CONVOLUTIONAL,
             marks={0.023: 90.5},
             marks_from="the JMLR paper, AdaBreg, 100 epochs",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch_bregman.report.spacing import apart
+from torch_bregman.report.spacing import apart, upper_part
 
 OURS = 0
 """Place in the palette of what this library made."""
@@ -128,8 +128,7 @@ class Chart:
         values = [v for line in self.lines for v in (*line.y, *line.low, *line.high)] + [*self.levels.values()]
         if self.from_zero:
             return 0.0, 1.06 * max(values) or 1.0
-        points = sorted(y for line in self.lines for y in line.y)
-        low = points[len(points) // 6] if self.crop else min(values)
+        low = upper_part([y for line in self.lines for y in line.y]) if self.crop else min(values)
         margin = 0.06 * (max(values) - low) or 0.1 * abs(values[0]) or 1.0
         return low - margin, max(values) + margin
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch_bregman.experiments import Curves, Quantity, Scatter, Variant
 from torch_bregman.experiments.results import Results, spread
 from torch_bregman.report.experiment_table import finished, values
-from torch_bregman.report.spacing import apart, clear
+from torch_bregman.report.spacing import apart, clear, upper_part
 from torch_bregman.train.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -162,8 +162,7 @@ def _draw_series(axes: Axes, results: Results, variants: list[Variant], figure: 
 
 def _leave_out_the_lowest(axes: Axes, heights: Sequence[float]) -> None:
     """Show the range of the upper five sixths: where lines leave the picture the table says how far they go."""
-    ordered = sorted(heights)
-    low, high = ordered[len(ordered) // 6], ordered[-1]
+    low, high = upper_part(heights), max(heights)
     margin = 0.06 * (high - low) or 1.0
     axes.set_ylim(low - margin, high + margin)
 

@@ -48,3 +48,13 @@ def clear(labels: Sequence[tuple[float, float, float]], height: float) -> list[f
                 y = other + height
         placed[i] = y
     return [placed[i] for i in range(len(labels))]
+
+
+def upper_part(heights: Sequence[float]) -> float:
+    """Return the lowest height of the upper five sixths: what is far below presses the others together.
+
+    Example:
+        >>> upper_part([98.0, 97.0, 70.0, 98.1, 97.5, 98.2])
+        97.0
+    """
+    return sorted(heights)[len(heights) // 6]

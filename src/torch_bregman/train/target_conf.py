@@ -122,10 +122,10 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     and weight decay 0.1, with convolutions 1e-4, from a density of 5 % on), or, if it is asked for, LinBreg with 0.1
     (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a
     start at the density at which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no
-    regulariser. In cycles
-    under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short at first
-    and grow until the freeze after half of the steps, which goes on with the same rate; the target falls linearly from
-    1.4 times the goal over 40 %: a large network at the start would cost what the cycles save.
+    regulariser. In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle,
+    cycles are short at first and grow until the freeze after half of the steps, which goes on with the same rate; the
+    target falls linearly from 1.4 times the goal over 40 %: a large network at the start would cost what the cycles
+    save.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
