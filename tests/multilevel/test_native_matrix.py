@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_bregman.layers.support import SupportMatrix
-from torch_bregman.multilevel.native.matrix import NativeSupportMatrix, matrix_type
+from torch_bregman.multilevel.native.matrix import NativeSupportMatrix, matrix_type, transposed
 from torch_bregman.optim.native.build import COMPILERS
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C compiler")
@@ -40,6 +40,39 @@ def test_products_are_those_of_the_dense_matrix(seed: int, rows: int, columns: i
     expected = (dy.double() @ x.double().t()).view(-1)[flat]
     for _ in range(2):
         torch.testing.assert_close(matrix.gradient(dy, x).double(), expected, **near)
+
+
+@given(st.integers(0, 99), st.integers(1, 9), st.sampled_from([1, 15, 16, 17, 128, 131]), st.booleans(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_layers_are_those_of_torch(seed: int, rows: int, batch: int, biased: bool, relu: bool):
+    rng = torch.Generator().manual_seed(seed)
+    flat = torch.rand(rows * 5, generator=rng).gt(0.5).nonzero().view(-1)
+    entries, x = torch.randn(len(flat), generator=rng), torch.randn(5, batch, generator=rng)
+    bias = torch.randn(rows, generator=rng) if biased else None
+    found, expected = (
+        kind(flat, entries, (rows, 5)).linear(x, bias, relu, torch.full((rows, batch), 7.0))
+        for kind in (NativeSupportMatrix, SupportMatrix)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    dy, matrix = torch.randn(rows, batch, generator=rng), NativeSupportMatrix(flat, entries, (rows, 5))
+    y = expected.relu()
+    if rows > 1:
+        y[1, 0] = torch.nan
+    through, sums = matrix.before_relu(dy, y.clone())
+    torch.testing.assert_close(through, dy.where(~(y <= 0), torch.zeros(())), rtol=0, atol=0)
+    torch.testing.assert_close(sums, through.sum(1), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_no_number_stays_so():
+    one = torch.full((1, 17), torch.nan)
+    matrix = NativeSupportMatrix(torch.tensor([0]), torch.ones(1), (1, 1))
+    assert bool(matrix.linear(one, torch.zeros(1), True, torch.empty(1, 17)).isnan().all())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (128, 784), (17, 33), (0, 3), (5, 0)])
+def test_a_transpose_is_that_of_torch(shape: tuple[int, int]):
+    x = torch.arange(float(shape[0] * shape[1])).view(shape)
+    assert torch.equal(transposed(x), x.t())
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, 1 << 15, (1 << 17) + 3])

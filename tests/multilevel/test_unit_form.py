@@ -224,3 +224,23 @@ def test_what_cannot_be_cut_is_refused_by_name(model: nn.Module, options: dict[s
     groups = tb.param_groups(model.double(), {options.get("on", first): rule, nn.Module: tb.NoRegularizer()})
     with pytest.raises(Unsuited, match=message):
         UnitForm(model, tb.MultilevelLinBreg(groups, lr=0.1, **rest), EXAMPLE)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "residual sum"])
+def test_channels_stay_beside_each_other_in_the_small_model(name: str):
+    (model, optimizer), (twin, other) = setting(name, m=3, lr=0.2), setting(name, m=3, lr=0.2)
+    model, twin = (each.to(memory_format=torch.channels_last) for each in (model, twin))  # pyright: ignore
+    form = UnitForm(twin, other, EXAMPLE, round_to=8)
+    for x, y in batches(8):
+        expected = by_masks(model, optimizer, x, y)
+        found, _ = form.step(x, y, cross_entropy)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    form.awake()
+    weights = [p for p in form._small.parameters() if p.ndim == 4]
+    assert weights
+    for weight in weights:
+        assert weight.stride(1) == 1, weight.shape
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+    form.write()
+    assert all(p.stride(1) == 1 for p in twin.parameters() if p.ndim == 4)
+    assert_same((model, optimizer), (twin, other), buffers=False)

@@ -51,6 +51,16 @@ class SupportMatrix:
         matrix = self._transposed_now()
         return matrix @ dy if out is None else torch.addmm(out, matrix, dy, beta=0.0, out=out)
 
+    def linear(self, x: Tensor, bias: Tensor | None, relu: bool, out: Tensor) -> Tensor:
+        """Return W x + b in `out`, or max(0, ·) of it."""
+        self.matmul(x, out=out.zero_() if bias is None else out.copy_(bias[:, None]))
+        return out.relu_() if relu else out
+
+    def before_relu(self, dy: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient before y = max(0, ·), in the memory of y, and the sums of its rows."""
+        torch.ops.aten.threshold_backward.grad_input(dy, y, 0, grad_input=y)
+        return y, y.sum(1)
+
     def _transposed_now(self) -> Tensor:
         if self._transpose is None:
             self._transpose = self._transposed()
@@ -141,10 +151,7 @@ class SupportLinear(torch.autograd.Function):
         """
         relu, seen = options
         room.fit(x.shape[1])
-        y = room.y.detach()
-        matrix.matmul(x, out=y.zero_() if bias is None else y.copy_(bias[:, None]))
-        if relu:
-            y.relu_()
+        y = matrix.linear(x, bias, relu, room.y.detach())
         ctx.save_for_backward(x, y if relu else None)
         ctx.matrix, ctx.room, ctx.seen = matrix, room, seen
         return y
@@ -154,11 +161,11 @@ class SupportLinear(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator's doing
         """Return the gradients of x and bias."""
         x, y = ctx.saved_tensors
-        dy = grad_outputs[0]
+        dy, db = grad_outputs[0].contiguous(), None
         if y is not None:
-            dy = torch.ops.aten.threshold_backward.grad_input(dy, y, 0, grad_input=ctx.room.y.detach())
-        dy = dy.contiguous()
+            dy, db = ctx.matrix.before_relu(dy, ctx.room.y.detach())
+        elif ctx.needs_input_grad[1]:
+            db = dy.sum(1)
         ctx.seen(dy, x)
         dx = ctx.matrix.transposed_matmul(dy, out=ctx.room.dx.detach()) if ctx.needs_input_grad[0] else None
-        db = dy.sum(1) if ctx.needs_input_grad[1] else None
-        return dx, db, None, None, None, None
+        return dx, db if ctx.needs_input_grad[1] else None, None, None, None, None

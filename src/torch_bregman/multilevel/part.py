@@ -30,9 +30,9 @@ class Part:
         self.still: Tensor | None = None
 
     def _cut(self, tensor: Tensor) -> Tensor:
-        for dim, kept in self.cuts:
-            tensor = tensor.index_select(dim, kept)
-        return tensor if self.cuts else tensor.clone(memory_format=torch.contiguous_format)
+        layout, part = _layout(tensor), _select(tensor, self.cuts)
+        fits = bool(self.cuts) and layout == torch.contiguous_format
+        return part if fits else part.clone(memory_format=layout)
 
     def hold(self, mask: Tensor) -> None:
         """Keep still what is off a mask of the whole tensor, for good."""
@@ -101,6 +101,13 @@ class Part:
             self.full.index_copy_(dim, mine[0][1], scaled)
         else:
             self.full.copy_(scaled)
+
+
+def _layout(tensor: Tensor) -> torch.memory_format:
+    """Return the order of a tensor in memory; by its strides, for one channel is contiguous in either order."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
+    beside = last is not None and tensor.stride(1) == 1 and tensor.is_contiguous(memory_format=last)
+    return last if last is not None and beside else torch.contiguous_format
 
 
 def _select(tensor: Tensor, cuts: Sequence[Cut]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_bregman.layers.support import SupportLinear, Workspace
 from torch_bregman.multilevel.chain import Unsuited, columnwise, linear_chain
 from torch_bregman.multilevel.form import CompactForm, group_index
-from torch_bregman.multilevel.native.matrix import program
+from torch_bregman.multilevel.native.matrix import program, transposed
 from torch_bregman.multilevel.sparse_weight import SparseWeight
 from torch_bregman.optim import MultilevelLinBreg
 from torch_bregman.regularizers import L1, NoRegularizer
@@ -113,10 +113,15 @@ class SparseForm(CompactForm):
         return self.masks.get(id(weight)) if plain else None
 
     def _forward(self, x: Tensor, fine: bool) -> Tensor:
-        h = x.flatten(1).t().contiguous()
+        h = self._columns(x.flatten(1))
         for layer in self._layers:
             h = self._linear(layer, h, fine) if isinstance(layer, _Place) else columnwise(layer, h)
         return h.t()
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """Return features × batch."""
+        native = self._compiled and x.dtype is torch.float32 and x.is_contiguous() and not x.requires_grad
+        return transposed(x) if native else x.t().contiguous()
 
     def _linear(self, place: _Place, h: Tensor, fine: bool) -> Tensor:
         weight, bias, compact = place.linear.weight, place.linear.bias, place.compact

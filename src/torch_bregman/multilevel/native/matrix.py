@@ -45,9 +45,21 @@ class NativeSupportMatrix(SupportMatrix):
         matrix = self._transposed_now()
         return self._multiply(matrix, dy, dy.new_zeros(self.shape[1], dy.shape[1]) if out is None else out.zero_())
 
-    def _multiply(self, matrix: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        x = x.contiguous()
-        self._program.multiply(*_addresses(matrix), *_address(x, y), matrix.shape[0], x.shape[1])
+    def linear(self, x: Tensor, bias: Tensor | None, relu: bool, out: Tensor) -> Tensor:
+        """Return W x + b in `out`, or max(0, ·) of it; in one pass."""
+        return self._multiply(self._matrix, x, out if bias is not None else out.zero_(), bias, relu)
+
+    def before_relu(self, dy: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient before y = max(0, ·), in the memory of y, and the sums of its rows; in one pass."""
+        sums = y.new_empty(len(y))
+        self._program.before_relu(*_address(dy, y, y, sums), *y.shape)
+        increment_version(y)
+        return y, sums
+
+    def _multiply(self, matrix: Tensor, x: Tensor, y: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+        x, b = x.contiguous(), None if bias is None else bias.contiguous()
+        added = None if b is None else b.data_ptr()
+        self._program.multiply(*_addresses(matrix), *_address(x, y), added, matrix.shape[0], x.shape[1], relu)
         increment_version(y)
         return y
 
@@ -69,6 +81,13 @@ class NativeSupportMatrix(SupportMatrix):
         return self._out
 
 
+def transposed(x: Tensor) -> Tensor:
+    """Return the transpose of a contiguous matrix of float32, contiguous."""
+    out = x.new_empty(x.shape[1], x.shape[0])
+    program().transpose(*_address(x, out), *x.shape)
+    return out
+
+
 def _addresses(matrix: Tensor) -> list[int]:
     return _address(matrix.crow_indices(), matrix.col_indices(), matrix.values())
 
@@ -85,8 +104,10 @@ def program() -> Any:
         CompilerError: where there is no C compiler, or it fails.
     """
     library = load(SOURCE)
-    for function in (library.multiply, library.sample):
-        function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_size_t] * 2
+    pointers, sizes = {"multiply": 6, "sample": 5, "before_relu": 4, "transpose": 2}, [ctypes.c_size_t] * 2
+    for name, count in pointers.items():
+        function = getattr(library, name)
+        function.argtypes = [ctypes.c_void_p] * count + sizes + [ctypes.c_int] * (name == "multiply")
         function.restype = None
     library.above.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float, ctypes.c_int64, ctypes.c_void_p]
     library.above.restype = ctypes.c_size_t

@@ -17,8 +17,10 @@
 #define LANES 4
 #endif
 #define BLOCKS 8
+#define SQUARE 16
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t mask __attribute__((vector_size(4 * LANES)));
 
 static inline vec load(const float *from) {
     vec v;
@@ -38,28 +40,65 @@ static inline float total(vec v) {
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-/* Some columns of the batch, `blocks` vectors of them: y += W x. */
-#define ADD_ROWS(blocks)                                                                                               \
+/* `value` where y is above 0 or not a number, else 0: max(0, y) for value = y. */
+static inline vec open_only(vec value, vec y) { return (vec)((mask)value & ~(mask)(y <= 0)); }
+
+/* Some columns of the batch, `blocks` vectors of them: y = W x + b, or y += W x without b; then max(0, y) with relu. */
+#define ROWS(blocks)                                                                                                   \
     for (size_t r = 0; r < rows; r++) {                                                                                \
         float *to = y + r * batch;                                                                                     \
         vec sum[blocks];                                                                                               \
-        for (int b = 0; b < blocks; b++) sum[b] = load(to + LANES * b);                                                \
+        for (int b = 0; b < blocks; b++) sum[b] = bias ? bias[r] - (vec){0} : load(to + LANES * b);                    \
         for (int32_t k = start[r]; k < start[r + 1]; k++) {                                                            \
             const float *from = x + (size_t)column[k] * batch;                                                         \
             for (int b = 0; b < blocks; b++) sum[b] += value[k] * load(from + LANES * b);                              \
         }                                                                                                              \
-        for (int b = 0; b < blocks; b++) store(to + LANES * b, sum[b]);                                                \
+        for (int b = 0; b < blocks; b++) store(to + LANES * b, relu ? open_only(sum[b], sum[b]) : sum[b]);             \
     }
 
-/* y (rows × batch) += W x, x (columns × batch). */
-void multiply(const int32_t *start, const int32_t *column, const float *value, const float *x, float *y, size_t rows,
-              size_t batch) {
+/* y (rows × batch) = W x + b, x (columns × batch); y += W x where b is NULL; with relu max(0, y) of it. */
+void multiply(const int32_t *start, const int32_t *column, const float *value, const float *x, float *y,
+              const float *bias, size_t rows, size_t batch, int relu) {
     size_t done = 0;
-    for (; done + BLOCKS * LANES <= batch; done += BLOCKS * LANES, x += BLOCKS * LANES, y += BLOCKS * LANES) ADD_ROWS(BLOCKS)
-    for (; done + LANES <= batch; done += LANES, x += LANES, y += LANES) ADD_ROWS(1)
+    for (; done + BLOCKS * LANES <= batch; done += BLOCKS * LANES, x += BLOCKS * LANES, y += BLOCKS * LANES) ROWS(BLOCKS)
+    for (; done + LANES <= batch; done += LANES, x += LANES, y += LANES) ROWS(1)
     for (; done < batch; done++, x++, y++)
-        for (size_t r = 0; r < rows; r++)
-            for (int32_t k = start[r]; k < start[r + 1]; k++) y[r * batch] += value[k] * x[(size_t)column[k] * batch];
+        for (size_t r = 0; r < rows; r++) {
+            float sum = bias ? bias[r] : y[r * batch];
+            for (int32_t k = start[r]; k < start[r + 1]; k++) sum += value[k] * x[(size_t)column[k] * batch];
+            y[r * batch] = relu && sum <= 0 ? 0 : sum;
+        }
+}
+
+/* out = dy where y = max(0, ·) let it through, 0 elsewhere; sums = those of its rows. out may be y. */
+void before_relu(const float *dy, const float *y, float *out, float *sums, size_t rows, size_t batch) {
+    for (size_t r = 0; r < rows; r++, dy += batch, y += batch, out += batch) {
+        vec parts = {0};
+        size_t k = 0;
+        for (; k + LANES <= batch; k += LANES) {
+            vec open = open_only(load(dy + k), load(y + k));
+            store(out + k, open);
+            parts += open;
+        }
+        float sum = total(parts);
+        for (; k < batch; k++) sum += out[k] = y[k] <= 0 ? 0 : dy[k];
+        sums[r] = sum;
+    }
+}
+
+/* out (columns × rows) = xᵀ, by squares that stay in the cache. */
+void transpose(const float *x, float *out, size_t rows, size_t columns) {
+    for (size_t r = 0; r < rows; r += SQUARE)
+        for (size_t c = 0; c < columns; c += SQUARE)
+            for (size_t j = c; j < columns && j < c + SQUARE; j++) {
+                if (r + SQUARE > rows) {
+                    for (size_t i = r; i < rows; i++) out[j * rows + i] = x[i * columns + j];
+                    continue;
+                }
+                float line[SQUARE];
+                for (size_t i = 0; i < SQUARE; i++) line[i] = x[(r + i) * columns + j];
+                memcpy(out + j * rows + r, line, sizeof line);
+            }
 }
 
 /* out[k] (+)= the entry of dy xᵀ at the place of entry k, over some columns of the batch. */
