@@ -64,7 +64,9 @@ def write_chosen(tuning: str, scale: str, found: Sequence[Candidate], path: Path
     """
     picks: dict[str, Any] = {"scale": scale}
     for each in found:
-        picks.setdefault(each.method.name, {})[f"{each.tuned_at:g}"] = asdict(each.setting)
+        picks.setdefault(each.method.name, {})[f"{each.tuned_at:g}"] = {
+            key: value for key, value in asdict(each.setting).items() if value is not None
+        }
     text = json.dumps({**read_chosen(path), tuning: picks}, indent=1, sort_keys=True) + "\n"
     try:
         replace_file(path, lambda file: file.write(text.encode()))

@@ -110,7 +110,8 @@ class Frontier:
             title=f"Settings for the frontier: {self.place}",
             about=(
                 f"The grids for `{self.name}`: eight settings for every method, learning rates times weight decays "
-                f"or, for methods with a regulariser of their own, with λ; at "
+                f"or, for methods with a regulariser of their own, with λ, for AdaBreg with convolutions with the share "
+                f"of the weights at which its ramp starts; at "
                 f"{' and '.join(_percent(goal) for goal in self.tuned_at)} of the weights, each for the sizes up to "
                 f"the next. The best accuracy on the held-out tenth of the training images after the last epoch is "
                 f"taken, by `bregman experiment choose {self.rates}`; test images are not looked at."
@@ -194,7 +195,7 @@ _LENET_RATES = {
 }
 _GOALS = (0.005, 0.01, 0.02, 0.05, 0.1)
 _CONVOLUTIONAL = {
-    "adabreg": grid((0.01, 0.002, 0.005, 0.02), (0.0, 1e-4)),
+    "adabreg": grid((0.01, 0.005, 0.02, 0.04), starts=(0.1, 0.2)),
     "dense-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
     "dense-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 0.1)),
     "pruning-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
@@ -260,12 +261,12 @@ FRONTIERS: dict[str, Frontier] = {
             methods=("dense-sgd", _OURS, "pruning-sgd"),
             scales={
                 **_BRIEF,
-                "small": Scale("5 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 5}),
+                "small": Scale("10 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 10}),
                 "full": Scale("15 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 15}),
             },
             tuning={
                 **_BRIEF,
-                "small": Scale("1 epoch in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 1}),
+                "small": Scale("3 epochs in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 3}),
                 "full": Scale("15 epochs, 1 seed.", 1, {"epochs": 15}),
             },
             grids=_CONVOLUTIONAL,

@@ -22,11 +22,13 @@ class Setting:
         lr: learning rate.
         weight_decay: as the optimizer takes it.
         lam: λ of methods that bring a regulariser of their own.
+        start: share of the weights at which a target's ramp starts, else the recipe's.
     """
 
     lr: float
     weight_decay: float = 0.0
     lam: float | None = None
+    start: float | None = None
 
     @property
     def name(self) -> str:
@@ -40,6 +42,8 @@ class Setting:
 
     @property
     def _second(self) -> tuple[str, float]:
+        if self.start is not None:
+            return "from", self.start
         return ("weight decay", self.weight_decay) if self.lam is None else ("λ", self.lam)
 
 
@@ -75,7 +79,8 @@ class Method:
         name = "adamw" if self.optimizer == "adam" and setting.weight_decay else self.optimizer
         optim = {"name": name, "lr": setting.lr, "weight_decay": setting.weight_decay}
         if self.optimizer == "adabreg":
-            return {"target": {"density": goal}, "optim": optim}
+            start = {} if setting.start is None else {"start": setting.start}
+            return {"target": {"density": goal, **start}, "optim": optim}
         momentum = {"momentum": 0.9, "nesterov": True} if self.optimizer == "sgd" else {}
         rates = {} if self.kind in _IN_TWO_PHASES else {"schedule": {"name": "CosineAnnealingLR", "every": "step"}}
         plain: Changes = {"start": {"kind": "dense"}, "regularizer": {"name": "none", "lam": 0.0}}
@@ -101,10 +106,16 @@ class Method:
         )
 
 
-def grid(rates: tuple[float, ...], decays: tuple[float, ...] = (), lams: tuple[float, ...] = ()) -> tuple[Setting, ...]:
-    """Return settings: learning rates times weight decays, and learning rates times λ."""
+def grid(
+    rates: tuple[float, ...],
+    decays: tuple[float, ...] = (),
+    lams: tuple[float, ...] = (),
+    starts: tuple[float, ...] = (),
+) -> tuple[Setting, ...]:
+    """Return settings: learning rates times weight decays, times λ, and times starts of a ramp."""
     by_decay = tuple(Setting(lr, decay) for lr in rates for decay in decays)
-    return by_decay + tuple(Setting(lr, lam=lam) for lr in rates for lam in lams)
+    by_lam = tuple(Setting(lr, lam=lam) for lr in rates for lam in lams)
+    return by_decay + by_lam + tuple(Setting(lr, start=start) for lr in rates for start in starts)
 
 
 _SGD = grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
