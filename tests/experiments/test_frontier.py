@@ -123,7 +123,7 @@ def test_the_best_on_held_out_images_is_chosen_by_the_command(
     arguments = ["experiment", "choose", "frontier-mnist-rates", "--scale", "small", "--results", str(tmp_path)]
     assert cli.main(arguments) == 0
     assert "SET at 1 %: lr = 0.1, weight decay = 0.0005\n" in capsys.readouterr().out
-    picks = {"scale": "small", "set": {"0.01": {"lam": None, "lr": 0.1, "weight_decay": 0.0005}}}
+    picks = {"scale": "small", "set": {"0.01": {"lr": 0.1, "weight_decay": 0.0005}}}
     assert json.loads(kept.read_text()) == {"another": {"scale": "full"}, "frontier-mnist-rates": picks}
     chosen = read_chosen(kept)
     assert setting_for("frontier-mnist-rates", METHODS["set"], 0.01, chosen) == Setting(0.1, 0.0005)

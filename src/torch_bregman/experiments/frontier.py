@@ -110,8 +110,8 @@ class Frontier:
             title=f"Settings for the frontier: {self.place}",
             about=(
                 f"The grids for `{self.name}`: eight settings for every method, learning rates times weight decays "
-                f"or, for methods with a regulariser of their own, with λ, for AdaBreg with convolutions with the share "
-                f"of the weights at which its ramp starts; at "
+                f"or, for methods with a regulariser of their own, with λ"
+                f"{', for AdaBreg with the share of the weights at which its ramp starts' if self.grids else ''}; at "
                 f"{' and '.join(_percent(goal) for goal in self.tuned_at)} of the weights, each for the sizes up to "
                 f"the next. The best accuracy on the held-out tenth of the training images after the last epoch is "
                 f"taken, by `bregman experiment choose {self.rates}`; test images are not looked at."
