@@ -240,12 +240,12 @@ FRONTIERS: dict[str, Frontier] = {
             methods=("dense-adam", _OURS, "pruning-sgd", "pruning-adam", "rigl", "proxadam"),
             scales={
                 **_BRIEF,
-                "small": Scale("20 epochs, 3 seeds.", 3, {"epochs": 20}),
+                "small": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10}),
                 "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
             },
             tuning={
                 **_BRIEF,
-                "small": Scale("6 epochs, 1 seed.", 1, {"epochs": 6}),
+                "small": Scale("3 epochs, 1 seed.", 1, {"epochs": 3}),
                 "full": Scale("40 epochs, 3 seeds.", 3, {"epochs": 40}),
             },
             grids=_CONVOLUTIONAL,

@@ -81,11 +81,11 @@ SIZE_MLP = Experiment(
 )
 
 _LOW_RANK: Changes = {"regularizer": {"name": "nuclear"}, "rules": {"fc3": {"name": "none", "lam": 0.0}}}
-_HALF: Changes = {
-    **_LOW_RANK,
+LOW_RANK_HALF: Changes = {
     "optim": {"lr": 0.005, "weight_decay": 0.1},
     "target": {"params": 15324, "consolidate": 0.5, "ramp_over": 0.4},
 }
+"""Half as many numbers as the recipe is made for."""
 
 SIZE_LOW_RANK = Experiment(
     name="size-low-rank",
@@ -101,7 +101,7 @@ SIZE_LOW_RANK = Experiment(
     config="size_lenet.yaml",
     variants=(
         Variant("params-31016", "AdaBreg, 31,016 numbers", {**_LOW_RANK, "target": {"params": 31016}}),
-        Variant("params-15324", "AdaBreg, 15,324 numbers", _HALF),
+        Variant("params-15324", "AdaBreg, 15,324 numbers", {**_LOW_RANK, **LOW_RANK_HALF}),
     ),
     scales={
         "smoke": Scale("4 epochs of the embedded sample, 1 seed.", 1, _SMOKE),
