@@ -8,18 +8,16 @@ runs, else the smaller experiment that came before it; nothing is trained here.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch_bregman.experiments import Scatter, find
 from torch_bregman.experiments.recipe import ACCURACY, DENSITY
 from torch_bregman.experiments.results import Results
 from torch_bregman.report.charts import Chart, Line
-from torch_bregman.report.png_charts import draw_lines
+from torch_bregman.report.experiment_figures import digest_of
+from torch_bregman.report.png_charts import draw_beside
 from torch_bregman.report.result_charts import accuracy_chart
-from torch_bregman.train.atomic import replace_file
 
 ROOT = Path(__file__).parents[1]
 RESULTS, FIGURE = ROOT / "docs/experiments", ROOT / "docs/frontier.png"
@@ -66,23 +64,6 @@ def _span(seeds: set[int]) -> str:
     return f"{max(seeds)} seeds" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
 
 
-def digest(shown: list[Chart]) -> str:
-    """Return a name for what is shown: it changes with any number of it."""
-    return hashlib.sha256(json.dumps([asdict(chart) for chart in shown]).encode()).hexdigest()[:16]
-
-
-def draw(shown: list[Chart], path: Path) -> None:
-    """Draw all charts side by side; the file carries their digest."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(13, 4.2), layout="constrained")
-    for axes, chart in zip(canvas.subplots(1, len(shown)), shown, strict=True):
-        draw_lines(axes, chart)
-        axes.set_title(chart.title, loc="left", fontsize=11)
-    metadata = {"Software": None, "Description": digest(shown)}
-    replace_file(path, lambda file: canvas.savefig(file, dpi=110, format="png", metadata=metadata))
-
-
 if __name__ == "__main__":
-    draw(charts(), FIGURE)
-    print(FIGURE)
+    shown = charts()
+    print(draw_beside(shown, FIGURE, description=digest_of(shown)))

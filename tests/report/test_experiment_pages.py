@@ -7,7 +7,7 @@ import dataclasses
 import re
 import struct
 import zlib
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from torch_bregman.experiments import Curves, Experiment, Quantity, Scale, Scatter, Variant
 from torch_bregman.experiments.results import Results, Run
-from torch_bregman.report.experiment_figures import digest, draw_figure, figure_of
+from torch_bregman.report.experiment_figures import charts_of, digest, draw_figure
 from torch_bregman.report.experiment_page import page_text, show
 from torch_bregman.report.experiment_table import csv_table, markdown_table
-from torch_bregman.report.spacing import apart, clear
+from torch_bregman.report.spacing import apart
 
 ACCURACY = Quantity("test_accuracy", "test accuracy, %", 100)
 SIZE = Quantity("size", "numbers stored", 1, 0)
@@ -120,22 +120,20 @@ def test_figures_are_png_that_carry_what_they_show(results: Results, tmp_path: P
         assert (width, height) == (715, 462)
 
 
-def test_many_points_are_joined_and_named_in_a_legend(results: Results) -> None:
-    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
-    experiment, (_, scatter) = results.experiment, results.experiment.figures
+def test_sizes_of_one_method_are_a_line_and_curves_keep_to_their_later_part(results: Results) -> None:
+    curves, scatter = results.experiment.figures
     sizes = [Variant(f"v{k}-{i}", f"series {k}, {i}", {}, series=f"series {k}") for k in range(3) for i in range(6)]
-    many = Results(results.path, dataclasses.replace(experiment, variants=tuple(sizes)), "smoke")
+    many = Results(results.path, dataclasses.replace(results.experiment, variants=tuple(sizes)), "smoke")
     for place, variant in enumerate(sizes):
         numbers = {scatter.x.key: 1.0 + place % 6, scatter.y.key: 0.01 * place}
         many.runs.append(Run(variant.name, 0, {}, numbers, {}))
-    canvas = figure_of(many, scatter)
-    assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["series 0", "series 1", "series 2"]
-    (axes,) = canvas.axes
-    assert not axes.texts
-    bottom, top = axes.get_ylim()
-    heights = sorted(scatter.y.factor * run.numbers[scatter.y.key] for run in many.runs)
-    assert heights[0] < bottom < heights[3]
-    assert heights[-1] < top
+    (chart,) = charts_of(many, scatter)
+    assert [(line.label, len(line.x)) for line in chart.lines] == [(f"series {k}", 6) for k in range(3)]
+    (followed,) = charts_of(results, curves)
+    late = [y for line in followed.lines for y in line.y[len(line.y) // 5 :]]
+    low, high = followed.y_range()
+    assert low < min(late)
+    assert max(late) < high
 
 
 def test_the_digest_follows_the_numbers(results: Results) -> None:
@@ -153,16 +151,3 @@ def test_labels_keep_apart_and_in_order(heights: list[float], gap: float) -> Non
     assert all(moved[j] - moved[i] >= gap - 1e-9 for i, j in pairwise(order))
     assert sum(moved) == pytest.approx(sum(heights), abs=1e-6)
     assert apart(moved, gap) == pytest.approx(moved)
-
-
-boxes = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(1, 60)), max_size=10)
-
-
-@given(labels=boxes)
-def test_labels_of_points_cover_no_other(labels: list[tuple[float, float, float]]) -> None:
-    heights = clear(labels, 10.0)
-    assert all(new >= old for new, (_, old, _) in zip(heights, labels, strict=True))
-    for i, j in combinations(range(len(labels)), 2):
-        (x, _, width), (other, _, its_width) = labels[i], labels[j]
-        if x < other + its_width and other < x + width:
-            assert abs(heights[i] - heights[j]) >= 10.0 - 1e-9

@@ -67,6 +67,7 @@ class Chart:
         zero: draw a line at x = 0.
         from_zero: let y begin at 0.
         crop: leave the lowest sixth of the points out of the picture, for others to be told apart; the table has all.
+        skip: share of each line, its beginning, that may lie outside: curves come from far away.
         levels: horizontal lines by label, e.g. a target.
     """
 
@@ -82,6 +83,7 @@ class Chart:
     zero: bool = False
     from_zero: bool = False
     crop: bool = False
+    skip: float = 0.0
     levels: dict[str, float] = field(default_factory=dict)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -125,12 +127,15 @@ class Chart:
 
     def y_range(self) -> tuple[float, float]:
         """Return the span of y, errors and levels included, with a margin."""
-        values = [v for line in self.lines for v in (*line.y, *line.low, *line.high)] + [*self.levels.values()]
+        values = [v for line in self.lines for v in self._later(line)] + [*self.levels.values()]
         if self.from_zero:
             return 0.0, 1.06 * max(values) or 1.0
         low = upper_part([y for line in self.lines for y in line.y]) if self.crop else min(values)
         margin = 0.06 * (max(values) - low) or 0.1 * abs(values[0]) or 1.0
         return low - margin, max(values) + margin
+
+    def _later(self, line: Line) -> list[float]:
+        return [v for values in (line.y, line.low, line.high) for v in values[int(self.skip * len(values)) :]]
 
 
 def palette_index(style: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torch_bregman.train.atomic import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 PALETTE = ("#0b57d0", "#444444", "#b3410a", "#2a7f3f", "#7b3fa0", "#8a6d00", "#0d7c86", "#b0276b", "#6b7280", "#98480b")
 """The page's own for light."""
@@ -41,12 +43,8 @@ def draw_chart(figure: Figure, path: Path) -> Path:
     Raises:
         ValueError: where matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure as Canvas
-    except ImportError:
-        raise ValueError("matplotlib is not installed: pip install 'torch-bregman[plot]'") from None
     rows = len(figure.rows) if isinstance(figure, Chart) else 0
-    canvas = Canvas(figsize=(7.5, max(2.0, 0.32 * rows + 1.2) if rows else 4.4), layout="constrained")
+    canvas = _canvas(7.5, max(2.0, 0.32 * rows + 1.2) if rows else 4.4)
     axes = canvas.subplots()
     canvas.suptitle(figure.title, x=0.01, ha="left")
     if isinstance(figure, Images):
@@ -57,6 +55,41 @@ def draw_chart(figure: Figure, path: Path) -> Path:
         draw_lines(axes, figure)
     replace_file(path, lambda file: canvas.savefig(file, dpi=120, format="png", metadata={"Software": None}))
     return path
+
+
+def draw_beside(charts: Sequence[Chart], path: Path, *, title: str = "", description: str = "") -> Path:
+    """Draw charts of lines beside each other as a PNG.
+
+    Args:
+        charts: what to show.
+        path: the file to write.
+        title: of all; without, each has its own.
+        description: kept in the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: where matplotlib is missing.
+    """
+    places = max(len(charts), 1)
+    canvas = _canvas(6.5 * places, 4.2)
+    for axes, chart in zip(canvas.subplots(1, places, squeeze=False)[0], charts, strict=False):
+        draw_lines(axes, chart)
+        if not title:
+            axes.set_title(chart.title, loc="left", fontsize=11)
+    canvas.suptitle(title, x=0.01, ha="left")
+    metadata = {"Software": None, "Description": description}
+    replace_file(path, lambda file: canvas.savefig(file, dpi=110, format="png", metadata=metadata))
+    return path
+
+
+def _canvas(width: float, height: float) -> Canvas:
+    try:
+        from matplotlib.figure import Figure as Canvas
+    except ImportError:
+        raise ValueError("matplotlib is not installed: pip install 'torch-bregman[plot]'") from None
+    return Canvas(figsize=(width, height), layout="constrained")
 
 
 def draw_lines(axes: Axes, chart: Chart) -> None:

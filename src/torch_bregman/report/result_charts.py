@@ -16,6 +16,8 @@ _PUBLISHED = 8
 """A style of its own for numbers of others."""
 _FEW = 8
 """Lines up to which all of each is in the picture."""
+_SKIPPED = 0.2
+"""Share of the epochs, the first, in which curves may come from outside."""
 
 
 def result_charts(results: Results) -> list[Figure]:
@@ -26,7 +28,7 @@ def result_charts(results: Results) -> list[Figure]:
     """
     figures = results.experiment.figures
     scatters = [accuracy_chart(results, figure) for figure in figures if isinstance(figure, Scatter)]
-    curves = [chart for figure in figures if isinstance(figure, Curves) for chart in _curves(results, figure)]
+    curves = [chart for figure in figures if isinstance(figure, Curves) for chart in curve_charts(results, figure)]
     if SECONDS in results.experiment.columns and ACCURACY in results.experiment.columns:
         figure = Scatter("seconds", "Accuracy against time of training", SECONDS, ACCURACY)
         scatters.append(accuracy_chart(results, figure))
@@ -108,17 +110,18 @@ def _point(results: Results, figure: Scatter, variant: Variant, label: str) -> P
 
 
 def _published(results: Results, figure: Scatter) -> list[Line]:
-    """Return the marks of others as a line, where they are of the quantity shown."""
+    """Return the marks of others, where they are of the quantity shown; those of one method as a line."""
     if results.scale == "smoke":
         return []
-    found = []
+    found, series = [], set()
     for variant in finished(results):
         mark = results.experiment.marks.get(variant.name, {}).get(figure.y.key)
         xs = values(results, variant, figure.x)
         if mark is not None and xs and figure.x.key in ("density", "numbers_stored", "stored"):
             found.append((spread(xs)[0], mark))
+            series.add(variant.series or variant.label)
     x, y = [x for x, _ in sorted(found)], [y for _, y in sorted(found)]
-    return [Line("published", x, y, style=_PUBLISHED, hollow=True)] if found else []
+    return [Line("published", x, y, style=_PUBLISHED, joined=len(series) == 1, hollow=True)] if found else []
 
 
 def _differences(results: Results) -> list[Chart]:
@@ -155,7 +158,8 @@ def _differences(results: Results) -> list[Chart]:
     ]
 
 
-def _curves(results: Results, figure: Curves) -> list[Chart]:
+def curve_charts(results: Results, figure: Curves) -> list[Chart]:
+    """Return a chart for each of the numbers that are followed over the epochs."""
     return [
         Chart(
             name=f"{results.path.stem}-{figure.name}-{panel.key.replace('/', '-')}",
@@ -164,6 +168,7 @@ def _curves(results: Results, figure: Curves) -> list[Chart]:
             x_label="epoch",
             y_label=panel.label,
             lines=tuple(_curve(results, variant, panel, i) for i, variant in enumerate(finished(results))),
+            skip=_SKIPPED,
         )
         for panel in figure.panels
         if any(panel.key in run.curves for run in results.runs)
@@ -180,7 +185,7 @@ def _curve(results: Results, variant: Variant, panel: Quantity, number: int) -> 
         means,
         [mean - (deviation or 0.0) for mean, deviation in spreads],
         [mean + (deviation or 0.0) for mean, deviation in spreads],
-        style=number,
+        style=number + 1,
         marked=False,
     )
 

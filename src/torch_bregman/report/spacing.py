@@ -28,28 +28,6 @@ def apart(heights: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
-def clear(labels: Sequence[tuple[float, float, float]], height: float) -> list[float]:
-    """Return at which height each label covers no other, those below keeping their place.
-
-    Args:
-        labels: left edge, height of the middle, and width of each.
-        height: of all labels.
-
-    Example:
-        >>> clear([(0, 0, 50), (10, 2, 50), (100, 0, 50)], 10)
-        [0, 10, 0]
-    """
-    placed: dict[int, float] = {}
-    for i in sorted(range(len(labels)), key=lambda i: labels[i][1]):
-        left, y, width = labels[i]
-        for j, other in sorted(placed.items(), key=lambda item: item[1]):
-            beside = left < labels[j][0] + labels[j][2] and labels[j][0] < left + width
-            if beside and abs(y - other) < height:
-                y = other + height
-        placed[i] = y
-    return [placed[i] for i in range(len(labels))]
-
-
 def upper_part(heights: Sequence[float]) -> float:
     """Return the lowest height of the upper five sixths: what is far below presses the others together.
 
