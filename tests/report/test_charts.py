@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from torch_bregman.report.charts import COLORS, OURS, Chart, Line, palette_index
+from torch_bregman.report.png_charts import draw_lines
 
 
 def chart(crop: bool) -> Chart:
@@ -26,3 +29,11 @@ def test_our_colour_is_not_used_again() -> None:
     used = [palette_index(style) for style in range(40)]
     assert used.count(OURS) == 1
     assert set(used) == set(range(COLORS))
+
+
+def test_points_that_are_not_joined_are_not_joined_in_the_picture() -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="the extra plot is not installed")
+    lines = tuple(Line(f"{joined}", [1.0, 2.0], [3.0, 1.0], joined=joined) for joined in (True, False))
+    axes = figure.Figure().subplots()
+    draw_lines(axes, Chart("name", "Title", "About.", "x", "y", lines))
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "None"]

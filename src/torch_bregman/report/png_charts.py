@@ -117,7 +117,7 @@ def _draw_line(axes: Axes, line: Line) -> None:
     color, marker = PALETTE[palette_index(line.style)], _MARKERS[line.marker] if line.marked else None
     look = {"color": color, "marker": marker, "markersize": 6, "linewidth": 2.2 if line.style == OURS else 1.3}
     fill = "none" if line.hollow else "full"
-    axes.plot(line.x, line.y, _DASHES[line.dash] if line.joined else "", fillstyle=fill, **look)
+    axes.plot(line.x, line.y, linestyle=_DASHES[line.dash] if line.joined else "none", fillstyle=fill, **look)
     if line.low and line.marked:
         errors = [
             [y - low for y, low in zip(line.y, line.low, strict=True)],
