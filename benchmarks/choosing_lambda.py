@@ -34,7 +34,7 @@ def train(out: str, optim: dict[str, Any], **fields: Any) -> list[dict[str, Any]
 def measure() -> dict[str, Any]:
     """Return density and accuracy by λ, and λ by epoch under a controller."""
     fixed: dict[str, list[list[float]]] = {}
-    steered: dict[str, list[float]] = {}
+    steered: dict[str, list[list[Any]]] = {}
     with tempfile.TemporaryDirectory() as out:
         for label, optim in OPTIMIZERS.items():
             runs = [(lam, train(out, optim, regularizer={"lam": lam})[-1]) for lam in LAMS]

@@ -147,7 +147,7 @@ def file_sizes(model: nn.Module, small: nn.Module, report: Any) -> tuple[int, in
 
 def pruned(model: nn.Module, small: nn.Module, x: Tensor) -> dict[str, nn.Module]:
     """A dense ConvNet cut by torch-pruning to the channels of the compact one."""
-    import torch_pruning
+    import torch_pruning  # pyright: ignore[reportMissingImports] - a peer
 
     dense: Any = NETWORKS["group-sparse ConvNet"][1]()
     graph = torch_pruning.DependencyGraph().build_dependency(dense, example_inputs=x[:1])
@@ -175,7 +175,7 @@ class Ranks:
 
 def factorised(model: nn.Module, small: nn.Module, x: Tensor) -> dict[str, nn.Module]:
     """The trained weights as torchao's PAT stores them, to the ranks of the compact model."""
-    from torchao.prototype.pat.utils import insert_svd_modules_
+    from torchao.prototype.pat.utils import insert_svd_modules_  # pyright: ignore[reportMissingImports] - a peer
 
     rival = copy.deepcopy(model)
     now = {name: small.get_submodule(name) for name in ("fc1", "fc2")}

@@ -143,7 +143,8 @@ def write(result: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "epoch_cost.json").write_text(json.dumps(result, indent=2) + "\n")
     rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in result.items())
-    text = f"# An epoch of `fit` beside a bare loop\n\n{__doc__.partition(chr(10) * 2)[2]}\n| | |\n|---|---|\n{rows}\n"
+    about = str(__doc__).partition("\n\n")[2]
+    text = f"# An epoch of `fit` beside a bare loop\n\n{about}\n| | |\n|---|---|\n{rows}\n"
     (RESULTS / "epoch_cost.md").write_text(text)
 
 

@@ -82,7 +82,7 @@ def run(
     }
 
 
-def dense(model: nn.Sequential, engine: str) -> tuple[torch.optim.Optimizer, list[Look]]:
+def dense(model: nn.Module, engine: str) -> tuple[torch.optim.Optimizer, list[Look]]:
     """Return an optimizer of dense weights, and what gives a weight and its dual."""
     hidden = {"fc1.weight": tb.Nuclear(LAM, engine=engine), "fc2.weight": tb.Nuclear(LAM, engine=engine)}
     optimizer = tb.LinBreg(tb.param_groups(model, hidden), lr=LR)
@@ -90,10 +90,10 @@ def dense(model: nn.Sequential, engine: str) -> tuple[torch.optim.Optimizer, lis
     return optimizer, [lambda w=w: (w, optimizer.state[w]["subgrad"]) for w in weights]
 
 
-def factored(model: nn.Sequential, form: str) -> tuple[torch.optim.Optimizer, list[Look]]:
+def factored(model: nn.Module, form: str) -> tuple[torch.optim.Optimizer, list[Look]]:
     """Return an optimizer of low-rank layers, and what gives a weight and its dual."""
     tb.layers.to_factored(model, LAM, refresh=REFRESH[form])
-    layers = [layer for layer in model if isinstance(layer, tb.layers.LowRankLinear)]
+    layers = [layer for layer in model.children() if isinstance(layer, tb.layers.LowRankLinear)]
     return tb.FactoredLinBreg(model, lr=LR), [lambda layer=layer: (layer.weight, layer.subgrad) for layer in layers]
 
 

@@ -133,7 +133,7 @@ def compiled_subjects() -> dict[str, Subject]:
 
 def peer_subjects() -> dict[str, Subject]:
     try:
-        import bregman
+        import bregman  # pyright: ignore[reportMissingImports] - a peer
     except ImportError as error:
         print(f"bregman-learning is left out: {error} (pip install bregman-learning igraph texttable)")
         return {}

@@ -71,10 +71,10 @@ def _rounding(weight: torch.Tensor) -> float:
     return max(matrix.shape) ** 0.5 * torch.finfo(weight.dtype).eps * leading
 
 
-def views(kind: str, model: torch.nn.Module) -> dict[str, Any]:
+def views(kind: str, model: torch.nn.Module) -> dict[Any, Any]:
     """Return how each weight that has groups is seen."""
     if kind == "units":
-        return {name: rule.view for name, rule in tb.outgoing_groups(model, IMAGE).items()}
+        return {name: getattr(rule, "view", None) for name, rule in tb.outgoing_groups(model, IMAGE).items()}
     named = named_weights(model)
     return {name: kind for name in list(named)[:-1] if kind == "rows" or named[name].ndim == 4}
 

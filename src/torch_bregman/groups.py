@@ -33,7 +33,7 @@ class ParamGroups(list[dict[str, Any]]):
     __str__ = __repr__
 
 
-def param_groups(model: nn.Module, rules: Mapping[Key, Rule], **defaults: Any) -> ParamGroups:
+def param_groups(model: nn.Module, rules: Mapping[Any, Rule], **defaults: Any) -> ParamGroups:
     """Return parameter groups that say which regulariser each parameter gets.
 
     A key is a module type (subclasses count) or a glob (`fnmatch`, case matters) over the names of parameters or
@@ -51,7 +51,8 @@ def param_groups(model: nn.Module, rules: Mapping[Key, Rule], **defaults: Any) -
     Args:
         model: any module. Frozen parameters are left out; tied ones come once, under the first of their names, which
             is the one keys must match.
-        rules: from keys to a regulariser, or to a dict of group options with a regulariser under "regularizer".
+        rules: from keys (`Key`; typed Any, for a dict of names alone to be one) to a regulariser, or to a dict of group
+            options with a regulariser under "regularizer".
         defaults: options of every group, e.g. lr; those of a rule go before them.
 
     Returns:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch_bregman.rules import Key, Place, assign, collect, fitting_view
 from torch_bregman.views import Elements, View
 
-Views: TypeAlias = str | View | Mapping[Key, str | View | None]
+Views: TypeAlias = str | View | Mapping[Any, str | View | None]
+"""One view for all weights, or one for each `Key`."""
 
 
 def sparsify_(
