@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,9 @@ def outgoing_groups(
 
 
 @torch.no_grad()
-def start_units_(model: nn.Module, example: Any, share: float, *, seed: int = 0) -> nn.Module:
+def start_units_(
+    model: nn.Module, example: Any, share: float, *, seed: int = 0, weights: Collection[str] | None = None
+) -> nn.Module:
     """Let a share of the units of each layer sleep no more: what reads the others becomes 0, in place.
 
     What reads those that start awake is multiplied by 1/√share, so that activations keep their size; what makes units
@@ -68,6 +70,7 @@ def start_units_(model: nn.Module, example: Any, share: float, *, seed: int = 0)
         example: what it is called with, a tensor or a tuple of arguments.
         share: of the units that start awake, in (0, 1]; at least one a layer.
         seed: of the choice.
+        weights: names of those that are to read a share of their units only, for those under a norm; default all.
 
     Returns:
         The model.
@@ -91,6 +94,8 @@ def start_units_(model: nn.Module, example: Any, share: float, *, seed: int = 0)
             awake[units[torch.randperm(len(units), generator=generator)[:count]]] = True
     params = dict(model.named_parameters())
     for axis in graph.readers():
+        if weights is not None and axis.name not in weights:
+            continue
         free = axis.units >= 0
         scale = torch.where(awake[axis.units.clamp_min(0)], share**-0.5, 0.0)
         scale = torch.where(free, scale, 1.0).to(params[axis.name])

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from tests.commands import bregman
+from torch import nn
 
 import torch_bregman as tb
 from torch_bregman.metrics import cost_report, rank
 from torch_bregman.train import Conf, TargetConf, fit
 from torch_bregman.train.command_line import parse_conf
+from torch_bregman.train.setup import set_up
 from torch_bregman.train.target_conf import ramp_start
 from torch_bregman.views import get_view
 
@@ -128,6 +130,24 @@ def test_whole_units_are_met_and_can_be_cut_off(name: str, tiny: Callable[..., C
     named = dict(result.model.named_parameters())
     live = [get_view(reg.view).live(named[key].detach()) for key, reg in rules.items()]
     assert sum(int(each.sum()) for each in live) == round(0.5 * sum(each.numel() for each in live))
+
+
+@pytest.mark.parametrize("key", ["classifier", "Linear", "classifier.fc?.weight"])
+def test_layers_that_a_rule_sets_free_keep_all_their_units(key: str, tiny: Callable[..., Conf]) -> None:
+    plain = tiny(
+        model={"name": "convnet", "hidden": None}, start={"kind": "units", "density": 0.25}, epochs=1
+    ).to_dict()
+    plain |= {"target": {"units": 0.25, "ramp": "none"}, "rules": {key: {"name": "none", "lam": 0.0}}}
+    plain |= {"regularizer": {"name": "outgoing"}, "optim": {"name": "linbreg", "lr": 0.01, "multilevel": {"m": 2}}}
+    conf = Conf.from_dict(plain)
+    begun = set_up(conf).model
+    assert isinstance(begun, nn.Module)
+    weights = {name: p for name, p in begun.named_parameters() if p.ndim > 1}
+    assert all(bool((p != 0).all()) for name, p in weights.items() if name != "features.conv2.weight")
+    model = fit(conf, observers=[]).model
+    reads = model.features.conv2.weight.detach()
+    assert int(reads.movedim(1, 0).flatten(1).any(1).sum()) == 16
+    assert bool((model.classifier.fc1.weight.detach() != 0).all())
 
 
 def test_one_flag_chooses_the_rest_and_each_part_can_be_set_by_hand() -> None:

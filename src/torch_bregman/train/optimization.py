@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch_bregman.optim as optim
 from torch_bregman.distributed.sharded import is_sharded
 from torch_bregman.groups import param_groups
 from torch_bregman.regularizers import NonNegativeL1, NoRegularizer, Regularizer, from_spec
+from torch_bregman.rules import collect
 from torch_bregman.train.conf import Conf, RegularizerConf
 from torch_bregman.train.options import call, lookup
 from torch_bregman.train.target_conf import OUTGOING
@@ -90,6 +91,17 @@ def _wrap(conf: Conf, groups: list[dict[str, Any]]) -> Optimizer:
     return optim.Bregman(built, delta=conf.optim.delta)
 
 
+def not_free(conf: Conf, model: nn.Module) -> set[str]:
+    """Return the names of the parameters that no rule leaves without a regulariser."""
+    return _not_under([name for name, rule in conf.rules.items() if rule.name == "none"], model)
+
+
+def _not_under(names: Iterable[str], model: nn.Module) -> set[str]:
+    keys = [_key(name, model) for name in names]
+    places = collect(model, model.named_parameters(remove_duplicate=False))
+    return {place.name for place in places if not any(place.matches(key) for key in keys)}
+
+
 def _rules(conf: Conf, model: nn.Module, image: Tensor) -> dict[Any, Regularizer]:
     rules: dict[Any, Regularizer] = {
         _key(name, model): _regularizer(f"rules.{name}", rule) for name, rule in conf.rules.items()
@@ -98,9 +110,14 @@ def _rules(conf: Conf, model: nn.Module, image: Tensor) -> dict[Any, Regularizer
         found = call(
             outgoing_groups, "regularizer outgoing", model, image, conf.regularizer.lam, **conf.regularizer.options
         )
-        return {**found, **rules}
+        left = _not_under(conf.rules, model)  # what is said of a weight goes before what is found
+        return {**{key: rule for key, rule in found.items() if not left.isdisjoint(_names(key))}, **rules}
     rules.setdefault(nn.Module, _regularizer("regularizer", conf.regularizer))
     return rules
+
+
+def _names(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key
 
 
 def _apart(group: dict[str, Any]) -> list[dict[str, Any]]:

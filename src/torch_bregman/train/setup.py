@@ -23,7 +23,7 @@ from torch_bregman.multilevel import CompactForm, Unsuited, compact_form
 from torch_bregman.optim import MultilevelLinBreg, RegularizedOptimizer
 from torch_bregman.schedulers import CycleSchedule, EntryTimes, Schedule, linear
 from torch_bregman.train.conf import Conf
-from torch_bregman.train.optimization import build_optimizer, build_scheduler
+from torch_bregman.train.optimization import build_optimizer, build_scheduler, not_free
 from torch_bregman.train.options import call
 from torch_bregman.train.schedules import build_schedules
 from torch_bregman.train.targets import build_controls, build_rates
@@ -275,8 +275,8 @@ def _model(conf: Conf, data: DataSet) -> nn.Module:
     if start.kind == "sparse":
         sparsify_(model, start.density, seed=conf.seed, view=start.view, init=start.init)
     elif start.kind == "units":
-        image = torch.zeros(1, *data.shape)
-        call(start_units_, "start.kind units", model, image, start.density, seed=conf.seed)
+        image, weights = torch.zeros(1, *data.shape), not_free(conf, model)
+        call(start_units_, "start.kind units", model, image, start.density, seed=conf.seed, weights=weights)
     elif start.kind == "low_rank":
         low_rank_(model, start.rank, seed=conf.seed, init=start.init)
     return _in_format(conf, model)
