@@ -20,9 +20,9 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "and by oneDNN, the harder of the two in bold. Operations are a count by the formula of the literature, no",
         "seconds. Accuracy: mean ± standard deviation over seeds of the test accuracy after the last epoch, in %.",
         "LinBreg has the settings of the same run in cycles. What freezing costs is the difference in accuracy,",
-        "paired by seed, with Student's 95 % interval. The column AVX-512 has what a step of the version before took",
-        "of the harder baseline on a machine with AVX-512, at a constant size and with one fine step in m + 1; all",
-        "other times are of a machine without, with 512 KB of second-level cache.",
+        "paired by seed, with Student's 95 % interval. Times are of a machine with AVX-512 and 1 MB of second-level",
+        "cache a core; the column AVX2 has what a step of the version before took of the harder baseline on a machine",
+        "without, with 512 KB, where the ConvNet's channels did not lie beside each other.",
         "",
     ]
     for net, own in NETS.items():
@@ -61,7 +61,7 @@ def _part(net: str, own: dict[str, Any], found: dict[str, dict[str, Any]]) -> li
         "ms a step",
         "of dense",
         "of oneDNN",
-        "AVX-512",
+        "AVX2",
         "operations",
         "peak MB",
         "MNIST",
@@ -130,7 +130,7 @@ def _times(found: dict[str, Any] | None) -> list[str]:
 
 
 def _before(found: dict[str, Any] | None) -> str:
-    """Return the share of the harder baseline that a step had on a machine with AVX-512, in cycles of m throughout."""
+    """Return the share of the harder baseline that a step had on a machine without AVX-512."""
     return "" if found is None else f"{max(found['step'] / found[key] for key in ('dense', 'onednn')):.3f}"
 
 

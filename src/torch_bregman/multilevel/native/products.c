@@ -41,7 +41,7 @@ static inline float total(vec v) {
 }
 
 /* `value` where y is above 0 or not a number, else 0: max(0, y) for value = y. */
-static inline vec open_only(vec value, vec y) { return (vec)((mask)value & ~(mask)(y <= 0)); }
+static inline vec open_only(vec value, vec y) { return (vec)((mask)value & ~(mask)(y <= (vec){0})); }
 
 /* Some columns of the batch, `blocks` vectors of them: y = W x + b, or y += W x without b; then max(0, y) with relu. */
 #define ROWS(blocks)                                                                                                   \
