@@ -36,13 +36,13 @@ NUMBERS = {"a": [0.90, 0.91, 0.92], "b": [0.91, 0.92, 0.9301], "c": [0.80, 0.811
 def test_losses_come_first_and_are_counted(tmp_path: Path) -> None:
     text = verdict(results_of(tmp_path, NUMBERS))
     assert text.startswith("Behind in the mean: A is 1.00 behind B (interval -1.02 … -0.99).")
-    assert "Of 3 paired differences 2 are in favour of the first; 1 are so beyond" in text
+    assert "In favour of the first: 2 of 3 paired differences, 1 of them beyond" in text
     assert "1 against it, 1 are not sure" in text
 
 
 def test_who_wins_everything_is_said_to(tmp_path: Path) -> None:
     text = verdict(results_of(tmp_path, {"a": NUMBERS["a"], "c": NUMBERS["c"]}))
-    assert text.startswith("No other method is ahead in the mean. Of 1 paired differences")
+    assert text.startswith("No other method is ahead in the mean. In favour of the first: 1 of 1 paired")
 
 
 def test_the_table_has_a_line_a_pair_that_has_run(tmp_path: Path) -> None:

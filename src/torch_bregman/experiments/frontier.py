@@ -152,7 +152,7 @@ class Frontier:
         tuned = f"Settings of every method are chosen on held-out images from grids of equal size, by `{self.rates}`"
         not_yet = f"; not yet chosen, and usual values so far: {', '.join(untuned)}" if untuned else ""
         return (
-            f"{self.place}, batches of 100, the same epochs for every method, all training images, exactly the density "
+            f"{self.place[0].upper()}{self.place[1:]}, batches of 100, the same epochs for every method, all training images, exactly the density "
             f"asked for over all weights (Erdős–Rényi methods lose what dies). Gradual pruning over all layers "
             f"together from 10 % to 60 % of the steps; one-shot pruning after half of them, then anew from the full "
             f"learning rate; SET, RigL and static masks with Erdős–Rényi densities; ProxSGD, Prox-Adam and the ℓ1 "

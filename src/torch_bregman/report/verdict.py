@@ -42,8 +42,8 @@ def verdict(results: Results) -> str:
     losses = "; ".join(_loss(results, each) for each in sorted(behind, key=lambda each: each.mean))
     first = f"Behind in the mean: {losses}." if behind else "No other method is ahead in the mean."
     return (
-        f"{first} Of {len(found)} paired differences {len(found) - len(behind)} are in favour of the first; "
-        f"{count[1]} are so beyond their 95 % interval, {count[-1]} against it, {count[0]} are not sure."
+        f"{first} In favour of the first: {len(found) - len(behind)} of {len(found)} paired differences, {count[1]} of "
+        f"them beyond their 95 % interval; beyond it against the first: {count[-1]}; not sure: {count[0]}."
     )
 
 
