@@ -152,8 +152,8 @@ class Frontier:
         tuned = f"Settings of every method are chosen on held-out images from grids of equal size, by `{self.rates}`"
         not_yet = f"; not yet chosen, and usual values so far: {', '.join(untuned)}" if untuned else ""
         return (
-            f"{self.place[0].upper()}{self.place[1:]}, batches of 100, the same epochs for every method, all training images, exactly the density "
-            f"asked for over all weights (Erdős–Rényi methods lose what dies). Gradual pruning over all layers "
+            f"{self.place[0].upper()}{self.place[1:]}, batches of 100, the same epochs for every method, all training "
+            f"images, exactly the density asked for over all weights (Erdős–Rényi methods lose what dies). Gradual pruning over all layers "
             f"together from 10 % to 60 % of the steps; one-shot pruning after half of them, then anew from the full "
             f"learning rate; SET, RigL and static masks with Erdős–Rényi densities; ProxSGD, Prox-Adam and the ℓ1 "
             f"penalty dense up to 70 % of the steps, where the largest weights are kept and trained on without, as "
