@@ -153,12 +153,12 @@ class Frontier:
         not_yet = f"; not yet chosen, and usual values so far: {', '.join(untuned)}" if untuned else ""
         return (
             f"{self.place[0].upper()}{self.place[1:]}, batches of 100, the same epochs for every method, all training "
-            f"images, exactly the density asked for over all weights (Erdős–Rényi methods lose what dies). Gradual pruning over all layers "
-            f"together from 10 % to 60 % of the steps; one-shot pruning after half of them, then anew from the full "
-            f"learning rate; SET, RigL and static masks with Erdős–Rényi densities; ProxSGD, Prox-Adam and the ℓ1 "
-            f"penalty dense up to 70 % of the steps, where the largest weights are kept and trained on without, as "
-            f"AdaBreg does. {tuned}{not_yet}. The cost of training counts multiply-adds by zeros as saved, but for the "
-            f"full gradient where a method needs it."
+            f"images, exactly the density asked for over all weights (Erdős–Rényi methods lose what dies). Gradual "
+            f"pruning over all layers together from 10 % to 60 % of the steps; one-shot pruning after half of them, "
+            f"then anew from the full learning rate; SET, RigL and static masks with Erdős–Rényi densities; ProxSGD, "
+            f"Prox-Adam and the ℓ1 penalty dense up to 70 % of the steps, where the largest weights are kept and "
+            f"trained on without, as AdaBreg does. {tuned}{not_yet}. The cost of training counts multiply-adds by zeros "
+            f"as saved, but for the full gradient where a method needs it."
         )
 
 
