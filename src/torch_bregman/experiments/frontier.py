@@ -157,8 +157,8 @@ class Frontier:
             f"pruning over all layers together from 10 % to 60 % of the steps; one-shot pruning after half of them, "
             f"then anew from the full learning rate; SET, RigL and static masks with Erdős–Rényi densities; ProxSGD, "
             f"Prox-Adam and the ℓ1 penalty dense up to 70 % of the steps, where the largest weights are kept and "
-            f"trained on without, as AdaBreg does. {tuned}{not_yet}. The cost of training counts multiply-adds by zeros "
-            f"as saved, but for the full gradient where a method needs it."
+            f"trained on without, as AdaBreg does. {tuned}{not_yet}. The cost of training counts multiply-adds by "
+            f"zeros as saved, but for the full gradient where a method needs it."
         )
 
 
