@@ -95,6 +95,7 @@ NETS: dict[str, dict[str, Any]] = {
             "dense SGD": DENSE,
             "LinBreg, 50 % of units": units(0.5, False, 0.05),
             "multilevel, 50 % of units": units(0.5, True, 0.05),
+            "multilevel, 25 % of the first filters": {**units(0.25, True, 0.05), "rules": {"classifier": FREE}},
         },
     },
 }

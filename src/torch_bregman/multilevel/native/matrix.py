@@ -14,7 +14,7 @@ from torch.autograd.graph import increment_version
 from torch_bregman.layers.support import SupportMatrix
 from torch_bregman.optim.native.build import load
 
-_PIECE = 1 << 15
+_PIECE = 1 << 20
 SOURCE = Path(__file__).with_name("products.c")
 
 
@@ -66,7 +66,7 @@ class NativeSupportMatrix(SupportMatrix):
     @staticmethod
     def above(v: Tensor, lam: float) -> Tensor:
         """Return the rising positions of |v| > λ in a flat tensor."""
-        v, room, search = v.contiguous(), torch.empty(_PIECE, dtype=torch.long), program().above
+        v, room, search = v.contiguous(), torch.empty(min(_PIECE, len(v)), dtype=torch.long), program().above
         found = [torch.empty(0, dtype=torch.long)]
         for first in range(0, len(v), _PIECE):
             piece = v[first : first + _PIECE]

@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 /* Vectors as wide as the machine's: wider ones are taken apart through memory, which costs seven times as much. */
 #if defined(__AVX512F__)
@@ -126,12 +129,27 @@ void sample(const int32_t *start, const int32_t *column, float *out, const float
                 out[k] = (done ? out[k] : 0) + dy[r * batch] * x[(size_t)column[k] * batch];
 }
 
-/* Write the positions where |v| > lam, counted from `first`, to out; return how many. No branch: they are anywhere. */
+/* A bit for each of LANES entries: whether it is above lam in absolute value. */
+static inline unsigned bits_above(const float *v, float lam) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(_mm512_abs_ps(_mm512_loadu_ps(v)), _mm512_set1_ps(lam), _CMP_GT_OQ);
+#elif defined(__AVX__)
+    __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_loadu_ps(v));
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(size, _mm256_set1_ps(lam), _CMP_GT_OQ));
+#else
+    unsigned bits = 0;
+    for (int i = 0; i < LANES; i++) bits |= (unsigned)(fabsf(v[i]) > lam) << i;
+    return bits;
+#endif
+}
+
+/* Write the positions where |v| > lam, counted from `first`, to out; return how many. */
 size_t above(const float *v, size_t length, float lam, int64_t first, int64_t *out) {
-    size_t found = 0;
-    for (size_t k = 0; k < length; k++) {
-        out[found] = first + (int64_t)k;
-        found += fabsf(v[k]) > lam;
-    }
+    size_t found = 0, k = 0;
+    for (; k + LANES <= length; k += LANES)
+        for (unsigned bits = bits_above(v + k, lam); bits; bits &= bits - 1)
+            out[found++] = first + (int64_t)k + __builtin_ctz(bits);
+    for (; k < length; k++)
+        if (fabsf(v[k]) > lam) out[found++] = first + (int64_t)k;
     return found;
 }
