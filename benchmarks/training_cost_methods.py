@@ -38,6 +38,13 @@ def units(goal: float, cycles: bool, lr: float | None = None) -> dict[str, Any]:
     return {"optim": optim, "target": target, "start": {"kind": "units", "density": goal}}
 
 
+def first_filters(goal: float) -> dict[str, Any]:
+    """A share of the first filters alone, which have the largest images; nothing is frozen at the end."""
+    held = units(goal, True)
+    target = {"units": goal, "ramp": "none", "consolidate": 0.0}
+    return {**held, "optim": {**held["optim"], "lr": 0.05}, "target": target, "rules": {"classifier": FREE}}
+
+
 def grown(lam: float) -> dict[str, Any]:
     """A network that grows from 1 % under a fixed λ, its last layer dense."""
     return {
@@ -95,7 +102,7 @@ NETS: dict[str, dict[str, Any]] = {
             "dense SGD": DENSE,
             "LinBreg, 50 % of units": units(0.5, False, 0.05),
             "multilevel, 50 % of units": units(0.5, True, 0.05),
-            "multilevel, 25 % of the first filters": {**units(0.25, True, 0.05), "rules": {"classifier": FREE}},
+            "multilevel, 25 % of the first filters": first_filters(0.25),
         },
     },
 }

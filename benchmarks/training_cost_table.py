@@ -21,8 +21,10 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "seconds. Accuracy: mean ± standard deviation over seeds of the test accuracy after the last epoch, in %.",
         "LinBreg has the settings of the same run in cycles. What freezing costs is the difference in accuracy,",
         "paired by seed, with Student's 95 % interval. Times are of a machine with AVX-512 and 1 MB of second-level",
-        "cache a core; the column AVX2 has what a step of the version before took of the harder baseline on a machine",
-        "without, with 512 KB, where the ConvNet's channels did not lie beside each other.",
+        "cache a core, with glibc told to keep memory (docs/training-cost.md), which dense training gains most from.",
+        "The column malloc has the share of the harder baseline without that, as a program runs that sets nothing; the",
+        "column AVX2 that of the version before on a machine without AVX-512, with 512 KB, where the ConvNet's channels",
+        "did not lie beside each other.",
         "",
     ]
     for net, own in NETS.items():
@@ -61,6 +63,7 @@ def _part(net: str, own: dict[str, Any], found: dict[str, dict[str, Any]]) -> li
         "ms a step",
         "of dense",
         "of oneDNN",
+        "malloc",
         "AVX2",
         "operations",
         "peak MB",
@@ -78,7 +81,7 @@ def _part(net: str, own: dict[str, Any], found: dict[str, dict[str, Any]]) -> li
         share = _weights(own["methods"][method].get("model", own["model"])) / _weights(own["model"])
         cells = [
             *_times(time_),
-            _before(found.get(f"before/{net}/{method}")),
+            *(_harder(found.get(f"{key}/{net}/{method}")) for key in ("malloc", "before")),
             _share([share * run["flops"] for each in runs.values() for run in each]),
             "" if memory is None else str(memory["peak_mb"]),
             *(_accuracy([run["accuracy"][-1] for run in runs[name]]) for name in SETS),
@@ -129,8 +132,8 @@ def _times(found: dict[str, Any] | None) -> list[str]:
     return [f"{found['step']:.2f}", *marked]
 
 
-def _before(found: dict[str, Any] | None) -> str:
-    """Return the share of the harder baseline that a step had on a machine without AVX-512."""
+def _harder(found: dict[str, Any] | None) -> str:
+    """Return the share of the harder baseline that a step took."""
     return "" if found is None else f"{max(found['step'] / found[key] for key in ('dense', 'onednn')):.3f}"
 
 
