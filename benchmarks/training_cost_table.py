@@ -22,9 +22,9 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "LinBreg has the settings of the same run in cycles. What freezing costs is the difference in accuracy,",
         "paired by seed, with Student's 95 % interval. Times are of a machine with AVX-512 and 1 MB of second-level",
         "cache a core, with glibc told to keep memory (docs/training-cost.md), which dense training gains most from.",
-        "The column malloc has the share of the harder baseline without that, as a program runs that sets nothing; the",
-        "column AVX2 that of the version before on a machine without AVX-512, with 512 KB, where the ConvNet's channels",
-        "did not lie beside each other.",
+        "The column malloc has the share of the harder baseline without that, as a program runs that sets nothing;",
+        "the column AVX2 that of the version before on a machine without AVX-512, with 512 KB, where the ConvNet's",
+        "channels did not lie beside each other.",
         "",
     ]
     for net, own in NETS.items():

@@ -199,11 +199,13 @@ def test_a_target_in_cycles_is_met_by_linbreg(tiny: Callable[..., Conf]) -> None
 def test_the_recipe_in_cycles_starts_with_short_ones_and_a_small_lam() -> None:
     conf = Conf.from_dict({"optim": {"multilevel": {"m": 25}}, "target": {"density": 0.05}})
     cycles = conf.optim.multilevel
-    assert (cycles.m_start, cycles.m_over, conf.regularizer.lam, conf.optim.lr) == (1, 0.5, 0.003, 0.2)
+    assert (cycles.m_start, cycles.m_over, conf.regularizer.lam, conf.optim.lr) == (1, 0.7, 0.003, 0.2)
     assert conf.target.ramp == "linear"
     assert conf.target.start == conf.start.density == pytest.approx(0.07)
     assert (conf.target.ramp_over, conf.target.consolidate, conf.target.consolidate_lr) == (0.4, 0.5, 0.2)
     target = {"density": 0.05, "consolidate": 0.2, "consolidate_lr": 0.03}
+    small = Conf.from_dict({"optim": {"multilevel": {"m": 25}}, "target": {"density": 0.02}})
+    assert small.optim.multilevel.m_over == 0.5
     by_hand = {"optim": {"multilevel": {"m": 25, "m_start": 25}}, "target": target}
     conf = Conf.from_dict({**by_hand, "regularizer": {"lam": 0.3}})
     assert (conf.optim.multilevel.m_start, conf.regularizer.lam) == (25, 0.3)

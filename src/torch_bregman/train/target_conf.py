@@ -107,6 +107,8 @@ OUTGOING = "outgoing"
 """Name of the regulariser that is a group norm on all that reads a unit."""
 _MANY = 0.05
 """Density from which on a network is so large that it fits its data too well."""
+_DEAR = 0.03
+"""Density from which on a coarse step costs as much as a fifth of what a fine one adds to it."""
 _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
@@ -123,9 +125,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a
     start at the density at which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no
     regulariser. In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle,
-    cycles are short at first and grow until the freeze after half of the steps, which goes on with the same rate; the
-    target falls linearly from 1.4 times the goal over 40 %: a large network at the start would cost what the cycles
-    save.
+    cycles are short at first and grow until the freeze after half of the steps, to m, from a density of 3 % on to 0.7
+    of it; the same rate goes on then. The target falls linearly from 1.4 times the goal over 40 %: a large network at
+    the start would cost what the cycles save.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -152,7 +154,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     _move(optim, low_rank, convolutional, target.get("density"))
     if cycles:
         regularizer.setdefault("lam", 0.003)
-        optim["multilevel"] = {"m_start": 1, "m_over": 0.5, **optim["multilevel"]}
+        optim["multilevel"] = {"m_start": 1, "m_over": _growing(target.get("density")), **optim["multilevel"]}
         target = _early(target, None if convolutional else optim.get("lr"))
     if convolutional and (optim["name"], low_rank) in _SLOWER and isinstance(optim["lr"], (int, float)):
         target = {"consolidate_lr": (0.1 if optim["name"] == "linbreg" else 2.0) * optim["lr"], **target}
@@ -170,6 +172,11 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
         optim.setdefault("lr", _SLOWER.get((name, low_rank), rates[name]) if convolutional else rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
+
+
+def _growing(density: Any) -> float:
+    """Return over which share of the steps cycles grow: the dearer coarse steps are, the less more fine ones cost."""
+    return 0.7 if isinstance(density, (int, float)) and _DEAR <= density <= 1 else 0.5
 
 
 def _early(target: dict[str, Any], rate: Any) -> dict[str, Any]:
