@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
-from torch._C._distributed_c10d import FileStore
-from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -62,7 +61,8 @@ class Counter:
 def measure(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", store=FileStore(f"{folder}/store{size}", size), rank=rank, world_size=size)
+    store = dist.FileStore(f"{folder}/store{size}", size)  # pyright: ignore[reportPrivateImportUsage] - torch's own doing
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     torch.manual_seed(0)
     model = tb.models.mlp([784, 512, 512, 512, 512, 10])
     tb.low_rank_(model, 8, seed=0)
@@ -100,7 +100,7 @@ def main() -> None:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, 2, 4):
-            spawn(measure, args=(size, folder), nprocs=size)
+            mp.spawn(measure, args=(size, folder), nprocs=size)  # pyright: ignore[reportPrivateImportUsage] - torch too
             found.append(json.loads(Path(folder, f"{size}.json").read_text()))
     about = {"cores": os.cpu_count(), "torch": torch.__version__, "machine": platform.machine(), "seed": 0}
     (RESULTS / "scaling.json").write_text(json.dumps({**about, "rows": found}, indent=2) + "\n")

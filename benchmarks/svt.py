@@ -75,12 +75,13 @@ def measure(case: Case, data: tb.data.DataSet) -> dict[str, Any]:
 
 def follow(engine: Engine, window: list[Tensor], t: float) -> tuple[list[float], Tensor]:
     """Return the seconds of every call, and the last matrix thresholded."""
-    seconds, results = [], []
+    seconds, result = [], None
     for V in window:
         begin = time.thread_time()
-        results[:] = [engine(V, t)]
+        result = engine(V, t)
         seconds.append(time.thread_time() - begin)
-    return seconds, results[0].matrix()
+    assert result is not None
+    return seconds, result.matrix()
 
 
 def threshold64(V: Tensor, t: float) -> Tensor:

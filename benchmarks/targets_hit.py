@@ -74,7 +74,8 @@ def _rounding(weight: torch.Tensor) -> float:
 def views(kind: str, model: torch.nn.Module) -> dict[Any, Any]:
     """Return how each weight that has groups is seen."""
     if kind == "units":
-        return {name: getattr(rule, "view", None) for name, rule in tb.outgoing_groups(model, IMAGE).items()}
+        rules: dict[Any, Any] = tb.outgoing_groups(model, IMAGE)
+        return {name: rule.view for name, rule in rules.items()}
     named = named_weights(model)
     return {name: kind for name in list(named)[:-1] if kind == "rows" or named[name].ndim == 4}
 

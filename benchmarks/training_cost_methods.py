@@ -40,9 +40,8 @@ def units(goal: float, cycles: bool, lr: float | None = None) -> dict[str, Any]:
 
 def first_filters(goal: float) -> dict[str, Any]:
     """A share of the first filters alone, which have the largest images; nothing is frozen at the end."""
-    held = units(goal, True)
     target = {"units": goal, "ramp": "none", "consolidate": 0.0}
-    return {**held, "optim": {**held["optim"], "lr": 0.05}, "target": target, "rules": {"classifier": FREE}}
+    return {**units(goal, True, 0.05), "target": target, "rules": {"classifier": FREE}}
 
 
 def grown(lam: float) -> dict[str, Any]:

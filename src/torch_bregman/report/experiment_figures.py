@@ -28,7 +28,8 @@ def draw_figure(results: Results, figure: Curves | Scatter, path: Path) -> Path:
     Raises:
         ValueError: where matplotlib is missing, or nothing has run yet.
     """
-    return draw_beside(charts_of(results, figure), path, title=figure.title, description=digest(results, figure))
+    charts = charts_of(results, figure)
+    return draw_beside(charts, path, title=figure.title, description=digest_of(charts))
 
 
 def charts_of(results: Results, figure: Curves | Scatter) -> list[Chart]:
