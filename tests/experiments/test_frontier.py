@@ -9,12 +9,15 @@ import pytest
 
 from torch_bregman import cli
 from torch_bregman.experiments import choosing, find
+from torch_bregman.experiments.catalog import TUNED
 from torch_bregman.experiments.choosing import best, read_chosen, setting_for, write_chosen
 from torch_bregman.experiments.frontier import FRONTIERS
+from torch_bregman.experiments.frontier_low_rank import LOW_RANK_FRONTIERS
 from torch_bregman.experiments.methods import METHODS, Setting
 from torch_bregman.experiments.one_run import Job, complete
 from torch_bregman.experiments.queue import run_missing
 from torch_bregman.experiments.results import Results, Run
+from torch_bregman.train.setup import set_up
 
 ROOT = Path(__file__).parents[2]
 ALL = list(FRONTIERS.values())
@@ -73,16 +76,49 @@ class TestEveryFrontier:
         assert len(experiment.pairs) == len(sized)
         assert all(one.rpartition("-")[2] == other.rpartition("-")[2] for one, other in experiment.pairs)
 
-    def test_what_is_chosen_is_what_committed_results_say(self, frontier) -> None:
-        chosen = read_chosen().get(frontier.rates)
-        if chosen is None:
-            pytest.skip("nothing was chosen yet")
-        results = Results.open(ROOT / "docs/experiments", find(frontier.rates), chosen["scale"])
-        found = best(results, frontier.candidates())
-        assert found
-        assert len(found) == sum(len(goals) for key, goals in chosen.items() if key != "scale")
-        for each in found:
-            assert setting_for(frontier.rates, each.method, each.tuned_at, read_chosen()) == each.setting
+
+@pytest.mark.parametrize("frontier", TUNED.values(), ids=lambda each: each.name)
+def test_what_is_chosen_is_what_committed_results_say(frontier) -> None:
+    chosen = read_chosen().get(frontier.rates)
+    if chosen is None:
+        pytest.skip("nothing was chosen yet")
+    results = Results.open(ROOT / "docs/experiments", find(frontier.rates), chosen["scale"])
+    found = best(results, frontier.candidates())
+    assert found
+    assert len(found) == sum(len(goals) for key, goals in chosen.items() if key != "scale")
+    for each in found:
+        assert setting_for(frontier.rates, each.method, each.tuned_at, read_chosen()) == each.setting
+
+
+@pytest.mark.parametrize("frontier", LOW_RANK_FRONTIERS.values(), ids=lambda each: each.name)
+class TestEveryFrontierOfLowRank:
+    def test_grids_are_alike_and_hold_what_is_usual(self, frontier) -> None:
+        assert {len(set(method.grid)) for method in frontier.methods} == {8}
+        assert all(method.usual in method.grid for method in frontier.methods)
+
+    def test_candidates_are_the_variants_of_the_experiment_that_tunes(self, frontier) -> None:
+        tuning = find(frontier.rates)
+        assert [each.variant for each in frontier.candidates()] == [each.name for each in tuning.variants]
+        for each in frontier.candidates():
+            conf = tuning.conf("small", tuning.variant(each.variant))
+            assert (conf.optim.lr, conf.optim.weight_decay) == (each.setting.lr, each.setting.weight_decay)
+            assert conf.data.validation == 0.1
+            if conf.target is not None and conf.target.params is not None:
+                assert conf.target.params == each.tuned_at
+
+    def test_all_methods_come_to_the_numbers_asked_for(self, frontier) -> None:
+        experiment = find(frontier.name)
+        for budget in frontier.budgets:
+            for method, ranks in budget.ranks.items():
+                model = set_up(experiment.conf("smoke", experiment.variant(f"{method}-{budget.numbers}"))).model
+                numbers = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() > 1)
+                step = 784 + 300 + 300 + 100 if "300" in frontier.base else 20 * 25 + 50 + 800 + 500
+                assert budget.numbers - step < numbers <= budget.numbers, (method, ranks)
+
+    def test_ours_is_paired_with_every_other_of_its_size(self, frontier) -> None:
+        others = [method.name for method in frontier.methods[1:]]
+        sizes = [budget.numbers for budget in frontier.budgets]
+        assert list(find(frontier.name).pairs) == [(f"adabreg-{n}", f"{other}-{n}") for n in sizes for other in others]
 
 
 def tuned(folder: Path, accuracies: dict[str, float]) -> Results:

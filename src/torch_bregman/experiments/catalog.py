@@ -7,12 +7,8 @@ from difflib import get_close_matches
 from torch_bregman.experiments.acceleration import ACCELERATION_CONVNET, ACCELERATION_FULL_BATCH, ACCELERATION_MLP
 from torch_bregman.experiments.dynamic_rank import DYNAMIC_RANK
 from torch_bregman.experiments.frontier import FRONTIERS
-from torch_bregman.experiments.frontier_shapes import (
-    FRONTIER_FILTERS,
-    FRONTIER_LOW_RANK,
-    FRONTIER_LOW_RANK_LENET5,
-    FRONTIER_UNITS,
-)
+from torch_bregman.experiments.frontier_low_rank import LOW_RANK_FRONTIERS
+from torch_bregman.experiments.frontier_units import FRONTIER_FILTERS, FRONTIER_UNITS
 from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GROUPS, JMLR_CONVNET_RATES
 from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER, JMLR_DENOISER_RATES
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
@@ -21,6 +17,9 @@ from torch_bregman.experiments.recipe import Experiment
 from torch_bregman.experiments.size_fashion import SIZE_FASHION, SIZE_FASHION_RATES
 from torch_bregman.experiments.sizes import SIZE_LENET, SIZE_LENET5, SIZE_LOW_RANK, SIZE_MLP, SIZE_RATES
 from torch_bregman.experiments.truncated_svd import TRUNCATED_SVD
+
+TUNED = {each.rates: each for each in (*FRONTIERS.values(), *LOW_RANK_FRONTIERS.values())}
+"""Frontiers by the experiment that tunes them."""
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
@@ -46,9 +45,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         SIZE_FASHION_RATES,
         JMLR_DENOISER,
         JMLR_DENOISER_RATES,
-        *(made for each in FRONTIERS.values() for made in (each.compared(), each.tuned())),
-        FRONTIER_LOW_RANK,
-        FRONTIER_LOW_RANK_LENET5,
+        *(made for each in TUNED.values() for made in (each.compared(), each.tuned())),
         FRONTIER_UNITS,
         FRONTIER_FILTERS,
     )

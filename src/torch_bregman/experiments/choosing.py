@@ -8,32 +8,61 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from torch_bregman.experiments.methods import Method, Setting
-from torch_bregman.experiments.recipe import VALIDATION
+from torch_bregman.experiments.methods import Setting
+from torch_bregman.experiments.recipe import VALIDATION, Scale, merged
 from torch_bregman.experiments.results import Results
 from torch_bregman.train.atomic import replace_file
 
 CHOSEN = Path(__file__).parent / "frontier_chosen.json"
-"""By experiment that tunes, method, and density at which it was tuned."""
+"""By experiment that tunes, method, and size at which it was tuned."""
+
+
+class Tuned(Protocol):
+    """A method with a grid."""
+
+    @property
+    def name(self) -> str:
+        """For the file that keeps what was chosen."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        ...
+
+    @property
+    def grid(self) -> tuple[Setting, ...]:
+        """What is tried."""
+        ...
+
+    @property
+    def usual(self) -> Setting:
+        """One of the grid, taken until something was chosen."""
+        ...
+
+
+_M = TypeVar("_M", bound=Tuned)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Generic[_M]):
     """One of a grid.
 
     Args:
         variant: of the experiment that tunes.
         method: of which.
-        tuned_at: density; 1 for dense training.
+        tuned_at: size: a density, 1 for dense training, or numbers stored.
         setting: what is tried.
+        size: in words.
     """
 
     variant: str
-    method: Method
+    method: _M
     tuned_at: float
     setting: Setting
+    size: str
 
     @property
     def at_the_edge(self) -> bool:
@@ -42,13 +71,13 @@ class Candidate:
         return self.setting.lr in (min(rates), max(rates))
 
 
-def best(results: Results, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return for each method and density the candidate with the best mean validation accuracy after the last epoch.
+def best(results: Results, candidates: Sequence[Candidate[_M]]) -> list[Candidate[_M]]:
+    """Return for each method and size the candidate with the best mean validation accuracy after the last epoch.
 
     Of equal ones the first of the grid; one that diverged is the worst. What has not run whole, all of the grid with
     all seeds, is left out.
     """
-    grids: dict[tuple[str, float], list[Candidate]] = {}
+    grids: dict[tuple[str, float], list[Candidate[_M]]] = {}
     for candidate in candidates:
         grids.setdefault((candidate.method.name, candidate.tuned_at), []).append(candidate)
     seeds = results.experiment.at(results.scale).seeds
@@ -56,7 +85,7 @@ def best(results: Results, candidates: Sequence[Candidate]) -> list[Candidate]:
     return [max(grid, key=lambda each: _mean(results, each.variant)) for grid in whole]
 
 
-def write_chosen(tuning: str, scale: str, found: Sequence[Candidate], path: Path = CHOSEN) -> None:
+def write_chosen(tuning: str, scale: str, found: Sequence[Candidate[Any]], path: Path = CHOSEN) -> None:
     """Keep what was chosen, in the place of what this experiment chose before.
 
     Raises:
@@ -81,10 +110,26 @@ def read_chosen(path: Path = CHOSEN) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def setting_for(tuning: str, method: Method, tuned_at: float, chosen: dict[str, Any]) -> Setting:
+def setting_for(tuning: str, method: Tuned, tuned_at: float, chosen: dict[str, Any]) -> Setting:
     """Return what was chosen for a method, its usual setting where nothing was yet."""
     found = chosen.get(tuning, {}).get(method.name, {}).get(f"{tuned_at:g}")
     return method.usual if found is None else Setting(**found)
+
+
+def tuned_for(goal: float, tuned_at: Sequence[float]) -> float:
+    """Return the size whose setting a goal has: the largest up to it, the smallest where there is none.
+
+    Example:
+        >>> [tuned_for(goal, (0.01, 0.05)) for goal in (0.005, 0.02, 0.05)]
+        [0.01, 0.01, 0.05]
+    """
+    return max((each for each in tuned_at if each <= goal), default=min(tuned_at))
+
+
+def held_out(scale: Scale) -> Scale:
+    """Return a scale with a tenth of the training images held out."""
+    data = {**scale.changes.get("data", {}), "validation": 0.1}
+    return Scale(scale.about, scale.seeds, merged(scale.changes, {"data": data}))
 
 
 def _mean(results: Results, variant: str) -> float:

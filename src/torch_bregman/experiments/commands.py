@@ -6,9 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from torch_bregman.experiments.catalog import EXPERIMENTS, find
-from torch_bregman.experiments.choosing import CHOSEN, best, write_chosen
-from torch_bregman.experiments.frontier import FRONTIERS
+from torch_bregman.experiments.catalog import EXPERIMENTS, TUNED, find
+from torch_bregman.experiments.choosing import CHOSEN, Candidate, best, write_chosen
 from torch_bregman.experiments.results import Results
 
 _TAKES = {
@@ -113,17 +112,16 @@ def choose_settings(request: Request) -> None:
     Raises:
         ValueError: for another experiment, or where no grid has run whole yet.
     """
-    tuning = {frontier.rates: frontier for frontier in FRONTIERS.values()}
-    if request.name not in tuning:
-        raise ValueError(f"experiment choose needs one of {', '.join(tuning)}, got {request.name!r}")
-    candidates = tuning[request.name].candidates()
+    if request.name not in TUNED:
+        raise ValueError(f"experiment choose needs one of {', '.join(TUNED)}, got {request.name!r}")
+    candidates: tuple[Candidate[Any], ...] = TUNED[request.name].candidates()
     results = Results.open(Path(request.results), find(request.name), request.scale)
     found = best(results, candidates)
     if not found:
         raise ValueError(f"{results.path} has no whole grid yet: {results.command} --results {request.results}")
     for each in found:
         edge = ", at the edge of its grid" if each.at_the_edge else ""
-        print(f"{each.method.label} at {100 * each.tuned_at:g} %: {each.setting.label}{edge}")
+        print(f"{each.method.label} at {each.size}: {each.setting.label}{edge}")
     write_chosen(request.name, request.scale, found)
     print(f"kept in {CHOSEN}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from torch_bregman.experiments.choosing import Candidate, read_chosen, setting_for
+from torch_bregman.experiments.choosing import Candidate, held_out, read_chosen, setting_for, tuned_for
 from torch_bregman.experiments.methods import METHODS, Method, Setting, grid
 from torch_bregman.experiments.recipe import (
     ACCURACY,
@@ -18,7 +18,6 @@ from torch_bregman.experiments.recipe import (
     Scale,
     Scatter,
     Variant,
-    merged,
 )
 
 _LEFT = Quantity("weights_left", "weights left", 1, 0)
@@ -73,10 +72,10 @@ class Frontier:
         own = self.grids.get(name)
         return METHODS[name] if own is None else replace(METHODS[name], grid=own, usual=own[0])
 
-    def candidates(self) -> tuple[Candidate, ...]:
+    def candidates(self) -> tuple[Candidate[Method], ...]:
         """Return all that is tried."""
         return tuple(
-            Candidate(_named(method, goal, setting.name), method, goal, setting)
+            Candidate(_named(method, goal, setting.name), method, goal, setting, _percent(goal))
             for method in map(self.method, self.methods)
             for goal in ((1.0,) if method.dense else self.tuned_at)
             for setting in method.grid
@@ -131,7 +130,7 @@ class Frontier:
                 )
                 for each in self.candidates()
             ),
-            scales={name: _held_out(scale) for name, scale in self.tuning.items()},
+            scales={name: held_out(scale) for name, scale in self.tuning.items()},
             columns=(VALIDATION, DENSITY),
             tunes=True,
         )
@@ -140,7 +139,7 @@ class Frontier:
         return [name for name in self.methods if METHODS[name].dense == (goal == 1.0)]
 
     def _variant(self, method: Method, goal: float) -> Variant:
-        tuned = 1.0 if method.dense else max((each for each in self.tuned_at if each <= goal), default=self.tuned_at[0])
+        tuned = 1.0 if method.dense else tuned_for(goal, self.tuned_at)
         setting = setting_for(self.rates, method, tuned, _CHOSEN)
         brief = method.name in self.smoke and goal in (1.0, self.goals[-1])
         scales = ("smoke", "small", "full") if brief else ("small", "full")
@@ -173,11 +172,6 @@ def _of(goal: float) -> str:
 
 def _percent(goal: float) -> str:
     return f"{100 * goal:g} %"
-
-
-def _held_out(scale: Scale) -> Scale:
-    data = {**scale.changes.get("data", {}), "validation": 0.1}
-    return Scale(scale.about, scale.seeds, merged(scale.changes, {"data": data}))
 
 
 _CHOSEN = read_chosen()
