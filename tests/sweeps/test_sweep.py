@@ -154,6 +154,18 @@ def test_the_command(tmp_path: Path):
     assert is_one_error(bad.stderr)
 
 
+def test_killed_it_leaves_no_processes_behind(tmp_path: Path):
+    (tmp_path / "s.yaml").write_text(YAML.format(trials=200), encoding="utf-8")
+    process = start("sweep", "s.yaml", "--jobs", "2", cwd=tmp_path)
+    runs = tmp_path / "runs" / "small"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and len(list(runs.glob("trial-*/summary.json"))) < 2:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=60)  # pipes close only when the last process has gone
+    assert 2 <= len(list(runs.glob("trial-*/summary.json"))) < 100
+
+
 @pytest.mark.slow
 def test_thirty_trials_killed_half_way_and_resumed_by_two_processes(tmp_path: Path):
     (tmp_path / "s.yaml").write_text(YAML.format(trials=30), encoding="utf-8")

@@ -1,15 +1,20 @@
-"""TensorBoard events, and what is said where the package is missing."""
+"""What each tracker is told, and what is said where the package is missing."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tests.commands import environment
 
 from torch_bregman.train import Conf, fit, resume
 from torch_bregman.train.history import flatten
+from torch_bregman.train.yaml_file import to_text
 
 
 def test_where_it_is_missing_that_is_said_before_anything_is_made(
@@ -64,3 +69,50 @@ def test_mlflow_gets_it_too(tiny: Callable[..., Conf], monkeypatch: pytest.Monke
     history = client.get_metric_history(run.info.run_id, "density")
     assert [each.value for each in history] == pytest.approx([row["density"] for row in result.rows])
     assert run.data.metrics["final/test_accuracy"] == pytest.approx(result.summary["test_accuracy"])
+
+
+_TRACKIO = """
+import json, sys, trackio
+from torch_bregman.train import Conf, fit, resume
+
+class Stop:
+    def started(self, *_, **__): ...
+    def epoch(self, row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+    def finished(self, *_): ...
+    def close(self): ...
+
+def logged(name):
+    return [(row["step"], row["value"]) for row in SQLiteStorage.get_metric_values("torch-bregman", name, "density")]
+
+from trackio.sqlite_storage import SQLiteStorage
+first, second = Conf.from_yaml("first.yaml"), Conf.from_yaml("second.yaml")
+try:
+    fit(first, observers=[Stop()])
+except KeyboardInterrupt:
+    pass
+fit(second, observers=[])
+resume("tiny", out=first.out, observers=[])
+runs = {run.name: run.config["model.name"] for run in trackio.Api().runs("torch-bregman")}
+print(json.dumps({"runs": runs, "tiny": logged("tiny"), "tiny-2": logged("tiny-2")}), file=sys.stderr)
+"""
+
+
+def test_trackio_gets_it_too_and_knows_runs_of_one_name_apart(tiny: Callable[..., Conf], tmp_path: Path) -> None:
+    if find_spec("trackio") is None:
+        pytest.skip("the extra track is not installed")
+    for name, changes in (("first", {}), ("second", {"out": str(tmp_path / "others"), "epochs": 2})):
+        (tmp_path / f"{name}.yaml").write_text(to_text(tiny(track=["trackio"], **changes).to_dict()))
+    done = subprocess.run(
+        [sys.executable, "-c", _TRACKIO],
+        env=environment(TRACKIO_DIR=str(tmp_path / "trackio"), PYTHONWARNINGS="ignore"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert told["runs"] == {"tiny": "mlp", "tiny-2": "mlp"}
+    for name, out in (("tiny", "runs"), ("tiny-2", "others")):
+        rows = [json.loads(line) for line in (tmp_path / out / "tiny" / "log.jsonl").read_text().splitlines()]
+        assert told[name] == [[row["epoch"], row["density"]] for row in rows]

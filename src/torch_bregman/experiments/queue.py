@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 from torch_bregman.experiments.one_run import Job, complete
 from torch_bregman.experiments.recipe import Experiment
 from torch_bregman.experiments.results import Results, Run
+from torch_bregman.train.workers import end_with_the_first
 
 Outcome = tuple[Job, Run | ValueError]
 
@@ -85,7 +83,7 @@ def _outcomes(todo: list[Job], jobs: int) -> Iterator[Outcome]:
             yield job, _attempt(job)
         return
     context = multiprocessing.get_context("spawn")  # torch and fork do not go together
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_the_first) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_the_first) as pool:
         futures = {pool.submit(_attempt, job): job for job in todo}
         try:
             for future in as_completed(futures):
@@ -103,13 +101,6 @@ def _attempt(job: Job) -> Run | ValueError:
         return complete(job)
     except ValueError as error:
         return ValueError(str(error))  # of a type that travels between processes
-
-
-def _end_with_the_first() -> None:
-    """End with the process that handed out the jobs, however that ends: nobody would take the outcome."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _line(job: Job, outcome: Run | ValueError) -> str:

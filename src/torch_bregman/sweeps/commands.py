@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 from torch_bregman.sweeps.front import Trial, finished, front_table, pareto, save_trials
 from torch_bregman.sweeps.plan import Plan
 from torch_bregman.sweeps.study import open_study, work
+from torch_bregman.train.workers import end_with_the_first
 
 
 def read_plan(config: str, out: str | None = None, trials: int | None = None) -> Plan:
@@ -66,7 +66,7 @@ def _work_together(plan: Plan, jobs: int) -> None:
 
 
 def _worker(plan: Plan, number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_the_first()
     import torch
 
     torch.set_num_threads(1)

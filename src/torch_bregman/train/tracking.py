@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -191,6 +192,9 @@ class MLflow(_Remote):
 class Trackio(_Remote):
     """Sends configuration, log and summary to a trackio project: TRACKIO_PROJECT, by default torch-bregman.
 
+    The project is a database in TRACKIO_DIR, by default in the user's cache. Runs are known by their names there: a
+    second one of a name has -2 after it.
+
     Raises:
         ValueError: where the package trackio is missing.
     """
@@ -203,13 +207,25 @@ class Trackio(_Remote):
         self._handle: Any = None
 
     def _open(self, folder: RunFolder, conf: Conf) -> None:
-        self._run = self._run or folder.path.name
+        project = os.environ.get("TRACKIO_PROJECT", "torch-bregman")
+        goes_on = bool(self._run)
+        if not goes_on:
+            self._run = self._free_name(project, folder.path.name)
+            self._write_note()
         self._handle = self._trackio.init(
-            project=os.environ.get("TRACKIO_PROJECT", "torch-bregman"),
+            project=project,
             name=self._run,
             config=dict(_flat(conf.to_dict())),
-            resume="allow",
+            resume="allow" if goes_on else "never",
         )
+
+    def _free_name(self, project: str, name: str) -> str:
+        try:
+            taken = {run.name for run in self._trackio.Api().runs(project)}
+        except ValueError:  # there is no such project yet
+            return name
+        names = (f"{name}-{number}" if number > 1 else name for number in count(1))
+        return next(each for each in names if each not in taken)
 
     def _send(self, values: dict[str, float], epoch: int) -> None:
         self._handle.log(values, step=epoch)
@@ -221,7 +237,7 @@ class Trackio(_Remote):
     def close(self) -> None:
         """Wait until all is sent."""
         if self._handle is not None:
-            self._handle.finish()
+            self._trackio.finish()
             self._handle = None
 
 
