@@ -10,8 +10,9 @@ import zlib
 from itertools import pairwise
 from pathlib import Path
 
+import cvxpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_bregman.experiments import Curves, Experiment, Quantity, Scale, Scatter, Variant
@@ -151,3 +152,20 @@ def test_labels_keep_apart_and_in_order(heights: list[float], gap: float) -> Non
     assert all(moved[j] - moved[i] >= gap - 1e-9 for i, j in pairwise(order))
     assert sum(moved) == pytest.approx(sum(heights), abs=1e-6)
     assert apart(moved, gap) == pytest.approx(moved)
+
+
+@settings(max_examples=25, deadline=None)
+@given(heights=st.lists(st.floats(-10, 10), min_size=1, max_size=8), gap=st.floats(0.1, 2))
+def test_between_bounds_labels_move_as_little_as_that_takes(heights: list[float], gap: float) -> None:
+    low, high = -8.0, 8.0
+    moved = apart(heights, gap, low, high)
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    where = cvxpy.Variable(len(heights))
+    rules = [where >= low, where <= high, *(where[j] - where[i] >= gap for i, j in pairwise(order))]
+    cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(where - heights)), rules).solve(solver="CLARABEL")
+    assert where.value is not None
+    assert moved == pytest.approx(list(where.value), abs=1e-4)
+
+
+def test_labels_that_do_not_fit_stand_on_the_lower_bound() -> None:
+    assert apart([0.0, 0.0, 0.0], 1.0, 0.0, 1.0) == [0.0, 1.0, 2.0]

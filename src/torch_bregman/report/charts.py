@@ -114,7 +114,7 @@ class Chart:
         return f"from {line.y[0]:.4g} at {line.x[0]:.4g} to {line.y[-1]:.4g} at {line.x[-1]:.4g}"
 
     def ends(self, share: float = 0.055) -> list[tuple[Line, float, float, float]]:
-        """Return each line with its last point and the height of its label, so that no label covers another.
+        """Return each line with its last point and the height of its label: none covers another or leaves the figure.
 
         Args:
             share: of the height of the figure that a label takes.
@@ -122,7 +122,8 @@ class Chart:
         lines = [line for line in self.lines if len(line.x)]
         low, high = self.y_range()
         shown = [min(max(line.y[-1], low), high) for line in lines]
-        heights = apart(shown, (high - low) * share)
+        gap = (high - low) * share
+        heights = apart(shown, gap, low + gap / 2, high - gap / 2)
         return [(line, line.x[-1], y, at) for line, y, at in zip(lines, shown, heights, strict=True)]
 
     def y_range(self) -> tuple[float, float]:
