@@ -84,6 +84,13 @@ def test_without_runs_there_is_no_table(experiment: Experiment, tmp_path: Path) 
         markdown_table(Results.open(tmp_path, experiment, "small"))
 
 
+def test_a_page_says_how_much_is_missing_and_nothing_where_all_is_there(results: Results) -> None:
+    assert "All there is. So far 3 of 6 runs. Made by" in page_text([results], results.path.parent)
+    for variant, seed in (("b", 1), ("c", 0), ("c", 1)):
+        results.add(dataclasses.replace(results.runs[0], variant=variant, seed=seed))
+    assert "All there is. Made by" in page_text([results], results.path.parent)
+
+
 def test_a_page_says_what_how_and_where_and_links_what_is_there(results: Results, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     (tmp_path / "results" / "toy-small.remarks.md").write_text("It missed.\n")

@@ -84,9 +84,9 @@ def list_experiments(request: Request) -> None:
         if request.scale not in experiment.scales:
             print(f"{experiment.name:24} not at scale {request.scale:5}    {experiment.title}")
             continue
-        done = len(Results.open(Path(request.results), experiment, request.scale, replace=True).runs)
-        total = experiment.at(request.scale).seeds * len(experiment.variants_at(request.scale))
-        print(f"{experiment.name:24} {done:3} of {total:3} {request.scale} runs  {experiment.title}")
+        results = Results.open(Path(request.results), experiment, request.scale, replace=True)
+        done = f"{len(results.runs):3} of {results.planned:3} {request.scale} runs"
+        print(f"{experiment.name:24} {done}  {experiment.title}")
 
 
 def run_experiment(request: Request) -> Results:

@@ -83,6 +83,17 @@ class Results:
         """What makes these results."""
         return f"bregman experiment run {self.experiment.name} --scale {self.scale}"
 
+    @property
+    def planned(self) -> int:
+        """How many runs there are at this scale."""
+        return self.experiment.at(self.scale).seeds * len(self.experiment.variants_at(self.scale))
+
+    @property
+    def done(self) -> str:
+        """In words, how it was done: that of the scale, how much of it where runs are missing, and by which command."""
+        missing = f" So far {len(self.runs)} of {self.planned} runs." if len(self.runs) < self.planned else ""
+        return f"Scale {self.scale}: {self.experiment.at(self.scale).about}{missing} Made by `{self.command}`"
+
     def of(self, variant: str) -> list[Run]:
         """Return the runs of a variant, by seed."""
         return [run for run in self.runs if run.variant == variant]

@@ -76,7 +76,7 @@ def section(results: Results, seen_from: Path | None = None) -> str:
         f"# {experiment.title}\n",
         *_verdict(results),
         _paragraph(experiment.about),
-        _paragraph(f"Scale {results.scale}: {experiment.at(results.scale).about} {_made_on(results)}"),
+        _paragraph(f"{results.done} on {_machines(results)}."),
         markdown_table(results),
         *_marks(results),
         *_differences(results),
@@ -109,11 +109,10 @@ def _differences(results: Results) -> list[str]:
     )
 
 
-def _made_on(results: Results) -> str:
+def _machines(results: Results) -> str:
     keys = ("processor", "cores", "python", "torch", "torch-bregman")
     machines = dict.fromkeys(tuple(str(run.environment.get(key, "?")) for key in keys) for run in results.runs)
-    named = "; ".join(f"{cpu}, {n} cores, python {py}, torch {t}, torch-bregman {tb}" for cpu, n, py, t, tb in machines)
-    return f"Made by `{results.command}` on {named}."
+    return "; ".join(f"{cpu}, {n} cores, python {py}, torch {t}, torch-bregman {tb}" for cpu, n, py, t, tb in machines)
 
 
 def _remarks(results: Results) -> list[str]:

@@ -140,11 +140,9 @@ def _left(story: RunStory) -> str:
 
 def _add_results(page: Page, results: Results) -> None:
     experiment = results.experiment
-    scale = f"Scale {results.scale}: {experiment.at(results.scale).about} Made by `{results.command}`."
+    words = [paragraph(text, "small") for text in (experiment.about, f"{results.done}.")]
     charts = result_charts(results)
-    page.add(
-        experiment.title, *charts[:1], paragraph(experiment.about, "small"), paragraph(scale, "small"), *charts[1:]
-    )
+    page.add(experiment.title, *charts[:1], *words, *charts[1:])
     header, rows = _result_rows(results)
     conf = [
         {**settings(experiment.conf(results.scale, each)), **({"beside": dict(each.beside)} if each.beside else {})}
