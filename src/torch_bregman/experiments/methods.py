@@ -121,8 +121,10 @@ def grid(
 _SGD = grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))
 """Dense networks, those that begin as such, and RigL diverge at 0.4 with one seed or another."""
 _SGD_SPARSE = grid((0.03, 0.1, 0.2, 0.4), (0.0, 5e-4))
-_ADABREG = grid((0.005, 0.01, 0.02, 0.04), (0.0, 0.3))
-"""The decay of AdaBreg and of Adam is decoupled, times the learning rate; SGD's is part of the gradient."""
+_ADABREG = grid((0.005, 0.01, 0.02, 0.04), (0.0, 0.1))
+"""The decay of AdaBreg and of Adam is decoupled, times the learning rate; SGD's is part of the gradient.
+
+What the recipe for sizes takes, 0.01 and from 5 % on 0.005 with a decay of 0.1, is in the grid."""
 _ADAM = grid((0.001, 0.002, 0.005, 0.01), (0.0, 0.3))
 _FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""
