@@ -235,10 +235,12 @@ def _from_scratch(method: str) -> Callable[[LowRankFrontier, Budget, Setting], C
     return changes
 
 
-_ADAM = grid((0.001, 0.0005, 0.002, 0.005), (0.0, 0.1))
-_TRUNCATED = LowRankMethod("truncated", "truncated after dense Adam", _ADAM, _ADAM[0], _truncated)
-_SAME = LowRankMethod("same-ranks", "factors at the same ranks", _ADAM, _ADAM[0], _from_scratch("same-ranks"))
-_EQUAL = LowRankMethod("uniform", "factors at equal ranks", _ADAM, _ADAM[0], _from_scratch("uniform"))
+_DENSE = grid((0.001, 0.0005, 0.00025, 0.002), (0.0, 0.1))
+_THIN = grid((0.005, 0.002, 0.01, 0.02), (0.0, 0.1))
+"""Thin layers from the start stand, and want, a higher rate than a dense network that is cut."""
+_TRUNCATED = LowRankMethod("truncated", "truncated after dense Adam", _DENSE, _DENSE[0], _truncated)
+_SAME = LowRankMethod("same-ranks", "factors at the same ranks", _THIN, _THIN[0], _from_scratch("same-ranks"))
+_EQUAL = LowRankMethod("uniform", "factors at equal ranks", _THIN, _THIN[0], _from_scratch("uniform"))
 
 
 def _adabreg(*rates: float) -> LowRankMethod:
