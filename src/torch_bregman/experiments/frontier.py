@@ -111,9 +111,9 @@ class Frontier:
                 f"The grids for `{self.name}`: eight settings for every method, learning rates times weight decays "
                 f"or, for methods with a regulariser of their own, with λ"
                 f"{', for AdaBreg with the share of the weights at which its ramp starts' if self.grids else ''}; at "
-                f"{' and '.join(_percent(goal) for goal in self.tuned_at)} of the weights, each for the sizes up to "
-                f"the next. The best accuracy on the held-out tenth of the training images after the last epoch is "
-                f"taken, by `bregman experiment choose {self.rates}`; test images are not looked at."
+                f"{_listed(self.tuned_at)} of the weights, each for the sizes up to the next. The best accuracy on the "
+                f"held-out tenth of the training images after the last epoch is taken, by `bregman "
+                f"experiment choose {self.rates}`; test images are not looked at."
             ),
             config=self.config,
             variants=tuple(
@@ -170,6 +170,11 @@ def _of(goal: float) -> str:
     return "" if goal == 1.0 else f", {_percent(goal)}"
 
 
+def _listed(goals: tuple[float, ...]) -> str:
+    *first, last = map(_percent, goals)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _percent(goal: float) -> str:
     return f"{100 * goal:g} %"
 
@@ -207,7 +212,7 @@ FRONTIERS: dict[str, Frontier] = {
             place="LeNet-300-100 on MNIST",
             config="size_lenet.yaml",
             goals=_GOALS,
-            tuned_at=(0.01, 0.05),
+            tuned_at=(0.005, 0.01, 0.05),
             methods=("dense-sgd", "dense-adam", _OURS, *_SIZED),
             scales=_LENET,
             tuning=_LENET_RATES,
