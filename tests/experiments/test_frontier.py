@@ -54,14 +54,6 @@ class TestEveryFrontier:
         assert {len(set(grid)) for grid in grids.values()} == {len(grids["adabreg"])}
         assert all(METHODS[name].usual in grid for name, grid in grids.items())
 
-    def test_candidates_are_the_variants_of_the_experiment_that_tunes(self, frontier) -> None:
-        tuning = find(frontier.rates)
-        assert [each.variant for each in frontier.candidates()] == [each.name for each in tuning.variants]
-        for each in frontier.candidates():
-            conf = tuning.conf("small", tuning.variant(each.variant))
-            assert (conf.optim.lr, conf.optim.weight_decay) == (each.setting.lr, each.setting.weight_decay)
-            assert conf.data.validation == 0.1
-
     def test_no_image_is_held_out_where_methods_are_compared_and_epochs_are_equal(self, frontier) -> None:
         experiment = find(frontier.name)
         for scale in ("small", "full"):
@@ -75,6 +67,18 @@ class TestEveryFrontier:
         assert [other for _, other in experiment.pairs] == sorted(sized, key=[o for _, o in experiment.pairs].index)
         assert len(experiment.pairs) == len(sized)
         assert all(one.rpartition("-")[2] == other.rpartition("-")[2] for one, other in experiment.pairs)
+
+
+@pytest.mark.parametrize("frontier", TUNED.values(), ids=lambda each: each.name)
+def test_candidates_are_the_variants_of_the_experiment_that_tunes(frontier) -> None:
+    tuning = find(frontier.rates)
+    assert [each.variant for each in frontier.candidates()] == [each.name for each in tuning.variants]
+    for each in frontier.candidates():
+        conf = tuning.conf("small", tuning.variant(each.variant))
+        assert (conf.optim.lr, conf.optim.weight_decay) == (each.setting.lr, each.setting.weight_decay)
+        assert conf.data.validation == 0.1
+        if conf.target is not None and conf.target.params is not None:
+            assert conf.target.params == each.tuned_at
 
 
 @pytest.mark.parametrize("frontier", TUNED.values(), ids=lambda each: each.name)
@@ -95,16 +99,6 @@ class TestEveryFrontierOfLowRank:
     def test_grids_are_alike_and_hold_what_is_usual(self, frontier) -> None:
         assert {len(set(method.grid)) for method in frontier.methods} == {8}
         assert all(method.usual in method.grid for method in frontier.methods)
-
-    def test_candidates_are_the_variants_of_the_experiment_that_tunes(self, frontier) -> None:
-        tuning = find(frontier.rates)
-        assert [each.variant for each in frontier.candidates()] == [each.name for each in tuning.variants]
-        for each in frontier.candidates():
-            conf = tuning.conf("small", tuning.variant(each.variant))
-            assert (conf.optim.lr, conf.optim.weight_decay) == (each.setting.lr, each.setting.weight_decay)
-            assert conf.data.validation == 0.1
-            if conf.target is not None and conf.target.params is not None:
-                assert conf.target.params == each.tuned_at
 
     def test_all_methods_come_to_the_numbers_asked_for(self, frontier) -> None:
         experiment = find(frontier.name)

@@ -116,6 +116,12 @@ def setting_for(tuning: str, method: Tuned, tuned_at: float, chosen: dict[str, A
     return method.usual if found is None else Setting(**found)
 
 
+def not_yet(tuning: str, methods: Sequence[Tuned], chosen: dict[str, Any]) -> str:
+    """Return, as the end of a sentence, which methods have usual settings so far; nothing where all were chosen."""
+    untuned = [method.label for method in methods if method.name not in chosen.get(tuning, {})]
+    return f"; not yet chosen, and usual values so far: {', '.join(untuned)}" if untuned else ""
+
+
 def tuned_for(goal: float, tuned_at: Sequence[float]) -> float:
     """Return the size whose setting a goal has: the largest up to it, the smallest where there is none.
 

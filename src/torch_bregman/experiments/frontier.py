@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from torch_bregman.experiments.choosing import Candidate, held_out, read_chosen, setting_for, tuned_for
+from torch_bregman.experiments.choosing import Candidate, held_out, not_yet, read_chosen, setting_for, tuned_for
 from torch_bregman.experiments.methods import METHODS, Method, Setting, grid
 from torch_bregman.experiments.recipe import (
     ACCURACY,
+    BRIEF,
     DENSITY,
     SECONDS,
     VALIDATION,
-    Changes,
     Experiment,
     Quantity,
     Scale,
     Scatter,
     Variant,
+    scales_of,
 )
 
 _LEFT = Quantity("weights_left", "weights left", 1, 0)
 _COST = Quantity("train_macs_share", "training cost, % of dense", 100, 0)
 _OURS = "adabreg"
-_SMOKE: Changes = {"epochs": 2, "data": {"name": "sample", "batch_size": 100, "validation": 0.0}}
 _FIGURES = (
     Scatter("size", "Accuracy against size", DENSITY, ACCURACY),
     Scatter("cost", "Accuracy against the cost of training", _COST, ACCURACY),
@@ -122,11 +122,11 @@ class Frontier:
                     f"{each.method.label}{_of(each.tuned_at)}, {each.setting.label}",
                     each.setting,
                     each.tuned_at,
-                    ("smoke", "small", "full")
-                    if each.variant == first[each.method.name, each.tuned_at]
-                    and each.tuned_at in (1.0, self.tuned_at[0])
-                    and each.method.name in self.smoke[:3]
-                    else ("small", "full"),
+                    scales_of(
+                        each.variant == first[each.method.name, each.tuned_at]
+                        and each.tuned_at in (1.0, self.tuned_at[0])
+                        and each.method.name in self.smoke[:3]
+                    ),
                 )
                 for each in self.candidates()
             ),
@@ -142,21 +142,19 @@ class Frontier:
         tuned = 1.0 if method.dense else tuned_for(goal, self.tuned_at)
         setting = setting_for(self.rates, method, tuned, _CHOSEN)
         brief = method.name in self.smoke and goal in (1.0, self.goals[-1])
-        scales = ("smoke", "small", "full") if brief else ("small", "full")
-        return method.variant(_named(method, goal), f"{method.label}{_of(goal)}", setting, goal, scales)
+        name, label = _named(method, goal), f"{method.label}{_of(goal)}"
+        return method.variant(name, label, setting, goal, scales_of(brief))
 
     def _about(self) -> str:
-        chosen = _CHOSEN.get(self.rates, {})
-        untuned = [METHODS[name].label for name in self.methods if name not in chosen]
         tuned = f"Settings of every method are chosen on held-out images from grids of equal size, by `{self.rates}`"
-        not_yet = f"; not yet chosen, and usual values so far: {', '.join(untuned)}" if untuned else ""
+        usual = not_yet(self.rates, [METHODS[name] for name in self.methods], _CHOSEN)
         return (
             f"{self.place[0].upper()}{self.place[1:]}, batches of 100, the same epochs for every method, all training "
             f"images, exactly the density asked for over all weights (Erdős–Rényi methods lose what dies). Gradual "
             f"pruning over all layers together from 10 % to 60 % of the steps; one-shot pruning after half of them, "
             f"then anew from the full learning rate; SET, RigL and static masks with Erdős–Rényi densities; ProxSGD, "
             f"Prox-Adam and the ℓ1 penalty dense up to 70 % of the steps, where the largest weights are kept and "
-            f"trained on without, as AdaBreg does. {tuned}{not_yet}. The cost of training counts multiply-adds by "
+            f"trained on without, as AdaBreg does. {tuned}{usual}. The cost of training counts multiply-adds by "
             f"zeros as saved, but for the full gradient where a method needs it."
         )
 
@@ -181,14 +179,13 @@ def _percent(goal: float) -> str:
 
 _CHOSEN = read_chosen()
 _SIZED = ("one-shot", "pruning-sgd", "pruning-adam", "set", "rigl", "static", "proxsgd", "proxadam", "lasso")
-_BRIEF = {"smoke": Scale("2 epochs of the embedded sample, 1 seed.", 1, _SMOKE)}
 _LENET = {
-    **_BRIEF,
+    "smoke": BRIEF,
     "small": Scale("20 epochs, 5 seeds.", 5, {"epochs": 20}),
     "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
 }
 _LENET_RATES = {
-    **_BRIEF,
+    "smoke": BRIEF,
     "small": Scale("10 epochs, 1 seed.", 1, {"epochs": 10}),
     "full": Scale("40 epochs, 3 seeds.", 3, {"epochs": 40}),
 }
@@ -238,12 +235,12 @@ FRONTIERS: dict[str, Frontier] = {
             tuned_at=(0.02,),
             methods=("dense-adam", _OURS, "pruning-sgd", "pruning-adam", "rigl", "proxadam"),
             scales={
-                **_BRIEF,
+                "smoke": BRIEF,
                 "small": Scale("10 epochs, 3 seeds.", 3, {"epochs": 10}),
                 "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
             },
             tuning={
-                **_BRIEF,
+                "smoke": BRIEF,
                 "small": Scale("3 epochs, 1 seed.", 1, {"epochs": 3}),
                 "full": Scale("40 epochs, 3 seeds.", 3, {"epochs": 40}),
             },
@@ -259,12 +256,12 @@ FRONTIERS: dict[str, Frontier] = {
             tuned_at=(0.023,),
             methods=("dense-sgd", _OURS, "pruning-sgd"),
             scales={
-                **_BRIEF,
+                "smoke": BRIEF,
                 "small": Scale("10 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 10}),
                 "full": Scale("15 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 15}),
             },
             tuning={
-                **_BRIEF,
+                "smoke": BRIEF,
                 "small": Scale("3 epochs in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 3}),
                 "full": Scale("15 epochs, 1 seed.", 1, {"epochs": 15}),
             },

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_bregman.experiments.choosing import Candidate, held_out, read_chosen, setting_for, tuned_for
+from torch_bregman.experiments.choosing import Candidate, held_out, not_yet, read_chosen, setting_for, tuned_for
 from torch_bregman.experiments.methods import Setting, grid
 from torch_bregman.experiments.recipe import (
     ACCURACY,
-    SCALES,
+    BRIEF,
     SECONDS,
     VALIDATION,
     Changes,
@@ -19,11 +19,13 @@ from torch_bregman.experiments.recipe import (
     Scale,
     Scatter,
     Variant,
+    scales_of,
 )
 from torch_bregman.train import RunFolder
 
 _STORED = Quantity("numbers_stored", "numbers stored", 1, 0)
 _OURS = "adabreg"
+_CHOSEN = read_chosen()
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class LowRankFrontier:
                     each.variant,
                     f"{each.method.label}, {each.tuned_at:,}, {each.setting.label}",
                     each.method.changes(self, budgets[int(each.tuned_at)], each.setting),
-                    _scales_of(each.setting == each.method.grid[0] and each.tuned_at == max(self.tuned_at)),
+                    scales_of(each.setting == each.method.grid[0] and each.tuned_at == max(self.tuned_at)),
                     series=each.method.label,
                 )
                 for each in self.candidates()
@@ -167,14 +169,12 @@ class LowRankFrontier:
         )
 
     def _variant(self, method: LowRankMethod, budget: Budget) -> Variant:
-        setting = setting_for(self.rates, method, tuned_for(budget.numbers, self.tuned_at), read_chosen())
+        setting = setting_for(self.rates, method, tuned_for(budget.numbers, self.tuned_at), _CHOSEN)
         name, label = f"{method.name}-{budget.numbers}", f"{method.label}, {budget.numbers:,}"
-        scales = _scales_of(budget == self.budgets[0])
+        scales = scales_of(budget == self.budgets[0])
         return Variant(name, label, method.changes(self, budget, setting), scales, series=method.label)
 
     def _about(self) -> str:
-        tuned = read_chosen().get(self.rates, {})
-        not_yet = [method.label for method in self.methods if method.name not in tuned]
         return (
             f"{self.place}, batches of 100, the same epochs for all; {self.kept} dense, every number stored for "
             f"weights counts, a low-rank weight as its two factors. AdaBreg finds ranks under one λ. Beside it Adam, "
@@ -182,7 +182,7 @@ class LowRankFrontier:
             f"fine-tuned by factors from the full learning rate; and two thin layers in the place of each from the "
             f"start, the rate falling by cosine. {self.note}Learning rates and weight decays of every method are "
             f"chosen on held-out images from grids of equal size, by `{self.rates}`"
-            + (f"; not yet chosen, and usual values so far: {', '.join(not_yet)}." if not_yet else ".")
+            f"{not_yet(self.rates, self.methods, _CHOSEN)}."
         )
 
 
@@ -190,10 +190,6 @@ def _size(folder: RunFolder) -> dict[str, float]:
     from torch_bregman.experiments.measures import size
 
     return size(folder)
-
-
-def _scales_of(brief: bool) -> tuple[str, ...]:
-    return SCALES if brief else SCALES[1:]
 
 
 def _optim(name: str, setting: Setting) -> dict[str, Any]:
@@ -259,16 +255,14 @@ def _caffe(numbers: int, equal: int) -> Budget:
 
 def _scales(epochs: int, brief: int) -> tuple[dict[str, Scale], dict[str, Scale]]:
     """Return scales of the comparison and of the experiment that tunes."""
-    smoke: Changes = {"epochs": 2, "data": {"name": "sample", "batch_size": 100, "validation": 0.0}}
-    first = {"smoke": Scale("2 epochs of the embedded sample, 1 seed.", 1, smoke)}
     return (
         {
-            **first,
+            "smoke": BRIEF,
             "small": Scale(f"{epochs} epochs, 3 seeds.", 3, {"epochs": epochs}),
             "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
         },
         {
-            **first,
+            "smoke": BRIEF,
             "small": Scale(f"{brief} epochs, 1 seed.", 1, {"epochs": brief}),
             "full": Scale("40 epochs, 3 seeds.", 3, {"epochs": 40}),
         },

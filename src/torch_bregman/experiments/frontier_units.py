@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from torch_bregman.experiments.recipe import ACCURACY, Changes, Experiment, Quantity, Scale, Scatter, Variant
+from torch_bregman.experiments.recipe import (
+    ACCURACY,
+    BRIEF,
+    SCALES,
+    Changes,
+    Experiment,
+    Quantity,
+    Scale,
+    Scatter,
+    Variant,
+)
 from torch_bregman.train import RunFolder
 
-_SMOKE: Changes = {"epochs": 2, "data": {"name": "sample", "batch_size": 100, "validation": 0.0}}
-_BRIEF = ("smoke", "small", "full")
-_LONG = ("small", "full")
+_LONG = SCALES[1:]
 _ADAM: Changes = {
     "start": {"kind": "dense"},
     "regularizer": {"name": "none", "lam": 0.0},
@@ -18,7 +26,7 @@ _ADAM: Changes = {
 
 def _scales(seeds: int, epochs: int = 20) -> dict[str, Scale]:
     return {
-        "smoke": Scale("2 epochs of the embedded sample, 1 seed.", 1, _SMOKE),
+        "smoke": BRIEF,
         "small": Scale(f"{epochs} epochs, {seeds} seeds.", seeds, {"epochs": epochs}),
         "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
     }
@@ -56,7 +64,7 @@ FRONTIER_UNITS = Experiment(
         Variant("dense", "dense", _ADAM),
         *(
             _shrunk(share, "units", scales)
-            for share, scales in zip(_WIDTHS, (_LONG, _BRIEF, _LONG, _LONG), strict=True)
+            for share, scales in zip(_WIDTHS, (_LONG, SCALES, _LONG, _LONG), strict=True)
         ),
         *(
             Variant(
@@ -66,7 +74,7 @@ FRONTIER_UNITS = Experiment(
                 scales,
                 series="narrow from the start",
             )
-            for (share, widths), scales in zip(_WIDTHS.items(), (_LONG, _BRIEF, _LONG, _LONG), strict=True)
+            for (share, widths), scales in zip(_WIDTHS.items(), (_LONG, SCALES, _LONG, _LONG), strict=True)
         ),
     ),
     scales=_scales(3),
@@ -91,7 +99,7 @@ FRONTIER_FILTERS = Experiment(
     config="frontier_lenet5.yaml",
     variants=(
         Variant("dense", "dense", _ADAM),
-        *(_shrunk(share, "filters and units", scales) for share, scales in ((0.1, _LONG), (0.2, _BRIEF), (0.4, _LONG))),
+        *(_shrunk(share, "filters and units", scales) for share, scales in ((0.1, _LONG), (0.2, SCALES), (0.4, _LONG))),
     ),
     scales=_scales(3, 10),
     columns=(ACCURACY, _MACS, _ONE, _MANY, _FASTER),

@@ -85,6 +85,19 @@ class Scale:
     changes: Changes
 
 
+BRIEF = Scale(
+    "2 epochs of the embedded sample, 1 seed.",
+    1,
+    {"epochs": 2, "data": {"name": "sample", "batch_size": 100, "validation": 0.0}},
+)
+"""Scale smoke of what needs no more."""
+
+
+def scales_of(brief: bool) -> tuple[str, ...]:
+    """Return the scales of a variant: all, or all but smoke."""
+    return SCALES if brief else SCALES[1:]
+
+
 @dataclass(frozen=True)
 class Curves:
     """A figure of quantities of the log against epochs, one panel each."""
