@@ -209,3 +209,31 @@ def test_without_a_penalty_it_is_the_dense_method_and_factors_are_there_when_ask
         left, right = mine.optimizer.factors(own)
         torch.testing.assert_close(left.mT @ right, own, atol=1e-4, rtol=1e-3)
         assert "engine" not in mine.optimizer.state[own]
+
+
+SIZES = [64, 160, 160, 160, 10]
+
+
+def weighted_or_alone(optimizer, weighted):
+    """Return weights and J after 20 steps, of weights that share a weighted norm or have plain ones with √(mn)·λ."""
+    model, lam = tb.models.mlp(SIZES), 0.002
+    tb.low_rank_(model, 4, seed=0)
+    names = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    alone = {name: tb.Nuclear(lam * weight.numel() ** 0.5, engine="gram") for name, weight in names.items()}
+    rules = {torch.nn.Linear: tb.Nuclear(lam, engine="gram", weighted=True)} if weighted else alone
+    optimizer = OPTIMIZERS[optimizer](tb.param_groups(model, rules))
+    for _ in range(20):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+    return [p.detach() for p in names.values()], sum(optimizer.regularization())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weighted_the_norm_is_the_plain_one_with_a_lam_for_each_shape(optimizer):
+    (mine, value), (theirs, expected) = (weighted_or_alone(optimizer, weighted) for weighted in (True, False))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    assert value == pytest.approx(expected, rel=1e-3)
+    ranks = [int(torch.linalg.matrix_rank(weight, rtol=1e-5)) for weight in mine]
+    assert any(0 < rank < min(weight.shape) for rank, weight in zip(ranks, mine, strict=True))

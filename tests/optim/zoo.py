@@ -83,7 +83,7 @@ REGULARIZERS = [
     tb.GroupL2(0.03, view="blocks(2, 2)", weighted=False),
     tb.SparseGroup(0.04, view="columns"),
     tb.Nuclear(0.1),
-    tb.Nuclear(0.1, view="columns", engine="tracked"),
+    tb.Nuclear(0.02, view="columns", engine="tracked", weighted=True),
     tb.DynamicRankNuclear(0.1, rank=4),
     tb.NoRegularizer(),
     tb.SoftBernoulli(0.3, seed=3),

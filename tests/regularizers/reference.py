@@ -74,7 +74,8 @@ def _nuclear(reg, x, strength, groups):
     p = x.copy()
     order = np.stack(groups)
     U, S, Vt = np.linalg.svd(x[order], full_matrices=False)
-    p[order] = (U * np.minimum(S, strength)) @ Vt
+    radius = strength * (math.sqrt(x.size) if reg.weighted else 1.0)
+    p[order] = (U * np.minimum(S, radius)) @ Vt
     return p
 
 

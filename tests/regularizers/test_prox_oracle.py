@@ -36,7 +36,8 @@ def _sparse_group(reg, y, groups):
 
 
 def _nuclear(reg, y, groups):
-    return cp.normNuc(cp.vstack([y[group] for group in groups]))
+    weight = math.sqrt(y.size) if reg.weighted else 1.0
+    return weight * cp.normNuc(cp.vstack([y[group] for group in groups]))
 
 
 FORMULAS = {
@@ -53,6 +54,7 @@ FORMULAS = {
 OPTIONS = {
     "elastic_net": [{"l1_ratio": ratio} for ratio in (0.0, 0.4, 1.0)],
     "group_l2": [{"weighted": True}, {"weighted": False}],
+    "nuclear": [{"weighted": True}, {"weighted": False}],
     "sparse_group": [{"l1_ratio": ratio} for ratio in (0.0, 0.4, 1.0)],
 }
 CASES = [

@@ -47,7 +47,10 @@ class TestSpec:
             (ElasticNet(0.3, 0.25), {"name": "elastic_net", "l1_ratio": 0.25}),
             (GroupL2(0.3, Heads(4)), {"name": "group_l2", "view": "heads(4)", "weighted": True}),
             (SparseGroup(0.3, 0.25, "kernels"), {"name": "sparse_group", "l1_ratio": 0.25, "view": "kernels"}),
-            (Nuclear(0.3, Blocks(2, 3)), {"name": "nuclear", "view": "blocks(2, 3)", "engine": "auto(0.001)"}),
+            (
+                Nuclear(0.3, Blocks(2, 3), weighted=True),
+                {"name": "nuclear", "view": "blocks(2, 3)", "engine": "auto(0.001)", "weighted": True},
+            ),
             (SoftBernoulli(0.3, seed=5), {"name": "soft_bernoulli", "seed": 5}),
         ],
         ids=str,

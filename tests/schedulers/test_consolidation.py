@@ -165,6 +165,47 @@ def test_a_step_of_the_factors_is_that_of_two_linear_layers() -> None:
     torch.testing.assert_close(weight.detach(), expected)
 
 
+def frozen_after_steps_that_move_all_entries_alike(
+    kind: Callable[..., Any], **options: Any
+) -> tuple[Any, Consolidation, Callable[[], None]]:
+    """Return an optimizer, its freeze two steps later and what gives gradients anew."""
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0)) @ torch.ones(1, 40)
+    weight = nn.Parameter(tb.low_rank_(nn.Linear(40, 30, bias=False), 6, seed=0).weight.detach().clone())
+    optimizer = kind([weight], regularizer=tb.Nuclear(1e-4), **options)
+
+    def backward() -> None:
+        optimizer.zero_grad()
+        (x @ weight.T - 1).square().sum().backward()
+
+    end = Consolidation(optimizer, Rank(2))
+    for _ in range(2):
+        backward()
+        optimizer.step()
+    return optimizer, end, backward
+
+
+def test_the_moments_of_adabreg_start_anew_with_the_factors() -> None:
+    """Taken from those of W, whose entries move together, they were too small, and the first step as much too long."""
+    optimizer, end, backward = frozen_after_steps_that_move_all_entries_alike(tb.AdaBreg, lr=0.002)
+    end.freeze()
+    factors = next(iter(end.factors().values()))
+    before = [factor.clone() for factor in factors]
+    backward()
+    optimizer.step()
+    for factor, old in zip(factors, before, strict=True):
+        assert float((factor - old).abs().max()) == pytest.approx(0.002, rel=1e-3)
+
+
+def test_the_momentum_of_linbreg_goes_on_in_the_factors() -> None:
+    optimizer, end, _ = frozen_after_steps_that_move_all_entries_alike(tb.LinBreg, lr=1e-5, momentum=0.9)
+    (weight,) = optimizer.param_groups[0]["params"]
+    momentum = optimizer.state[weight]["momentum_buffer"]
+    end.freeze()
+    (frozen,) = (each for each in end.frozen if isinstance(each, Factors))
+    torch.testing.assert_close(optimizer.state[frozen.left]["momentum_buffer"], frozen.right @ momentum.T)
+    torch.testing.assert_close(optimizer.state[frozen.right]["momentum_buffer"], frozen.left @ momentum)
+
+
 def test_stored_parameters_are_met_and_no_factor_costs_more_than_its_weight() -> None:
     params, optimizer = trained("adabreg", tb.Nuclear(0.05))
     end = Consolidation(optimizer, Parameters(160))

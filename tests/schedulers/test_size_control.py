@@ -163,6 +163,29 @@ def test_globally_lams_keep_their_proportion() -> None:
         assert lams[1] == pytest.approx(2 * lams[0])
 
 
+@pytest.mark.parametrize("seen", ["awake", "all"])
+def test_weighted_directions_of_a_small_weight_are_seen_as_under_a_smaller_lam(seen: str) -> None:
+    def found(weighted: bool) -> tuple[float, list[Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        params = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((16, 16), (4, 4))]
+        lams = [0.1, 0.1] if weighted else [1.6, 0.4]  # √(mn) is 16 and 4
+        groups = [
+            {"params": [param], "regularizer": tb.Nuclear(lam, weighted=weighted)}
+            for param, lam in zip(params, lams, strict=True)
+        ]
+        optimizer = tb.LinBreg(groups, lr=0.2, delta=2.0)
+        watched = LamByQuantile(optimizer, Rank(6), relaxation=1.0, every=1).watched[0]
+        for number in range(5):
+            step(optimizer, params, number)
+        levels = [each.levels for each in watched.rated(0, awake=seen == "awake")]
+        return watched.lam_wanted(), levels
+
+    (lam, levels), (expected, other) = found(True), found(False)
+    assert lam == pytest.approx(expected / 16)
+    for mine, theirs in zip(levels, other, strict=True):
+        torch.testing.assert_close(mine, theirs / 16, rtol=1e-4, atol=1e-5)
+
+
 def test_only_the_groups_named_are_steered_and_counted() -> None:
     one, other = weights()
     groups = [{"params": [one], "regularizer": tb.L1(0.1)}, {"params": [other], "regularizer": tb.L1(0.2)}]

@@ -231,10 +231,8 @@ def _from_scratch(method: str) -> Callable[[LowRankFrontier, Budget, Setting], C
     return changes
 
 
-_DENSE = grid((0.001, 0.0005, 0.00025, 0.002), (0.0, 0.1))
 _THIN = grid((0.005, 0.002, 0.01, 0.02), (0.0, 0.1))
 """Thin layers from the start stand, and want, a higher rate than a dense network that is cut."""
-_TRUNCATED = LowRankMethod("truncated", "truncated after dense Adam", _DENSE, _DENSE[0], _truncated)
 _SAME = LowRankMethod("same-ranks", "factors at the same ranks", _THIN, _THIN[0], _from_scratch("same-ranks"))
 _EQUAL = LowRankMethod("uniform", "factors at equal ranks", _THIN, _THIN[0], _from_scratch("uniform"))
 
@@ -242,6 +240,11 @@ _EQUAL = LowRankMethod("uniform", "factors at equal ranks", _THIN, _THIN[0], _fr
 def _adabreg(*rates: float) -> LowRankMethod:
     settings = grid(rates, (0.0, 0.1))
     return LowRankMethod(_OURS, "AdaBreg", settings, settings[0], _grown)
+
+
+def _cut(*rates: float) -> LowRankMethod:
+    settings = grid(rates, (0.0, 0.1))
+    return LowRankMethod("truncated", "truncated after dense Adam", settings, settings[0], _truncated)
 
 
 def _lenet(numbers: int, same: tuple[int, int], equal: int, target: Changes | None = None) -> Budget:
@@ -270,7 +273,7 @@ def _scales(epochs: int, brief: int) -> tuple[dict[str, Scale], dict[str, Scale]
 
 
 _LENET, _LENET_RATES = _scales(20, 10)
-_LENET5, _LENET5_RATES = _scales(10, 3)
+_LENET5, _LENET5_RATES = _scales(10, 5)
 
 LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
     frontier.name: frontier
@@ -288,7 +291,7 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             ),
             budgets=(_lenet(31016, (24, 9), 20), _lenet(15324, (11, 6), 9, {"consolidate": 0.5, "ramp_over": 0.4})),
             tuned_at=(15324, 31016),
-            methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _TRUNCATED, _SAME, _EQUAL),
+            methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _cut(0.001, 0.0005, 0.00025, 0.002), _SAME, _EQUAL),
             scales=_LENET,
             tuning=_LENET_RATES,
             marks={31016: 98.2, 15324: 97.0},
@@ -304,7 +307,7 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             note="",
             budgets=(_caffe(30278, 13), _caffe(13091, 4)),
             tuned_at=(13091,),
-            methods=(_adabreg(0.001, 0.0005, 0.002, 0.003), _TRUNCATED, _EQUAL),
+            methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _cut(0.002, 0.001, 0.004, 0.008), _EQUAL),
             scales=_LENET5,
             tuning=_LENET5_RATES,
             marks={30278: 98.2, 13091: 98.1},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -20,6 +22,7 @@ def factored(
     in_channels: int = 1,
     classes: int = 10,
     size: int = 28,
+    options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Return a network with W = L R in the place of some weights, two layers that are trained instead.
 
@@ -32,12 +35,14 @@ def factored(
         in_channels: channels of the images, default 1.
         classes: outputs, default 10.
         size: height and width of the images in pixels, default 28.
+        options: further ones of that network, e.g. {"conv_relu": True} of lenet5_caffe; default none.
 
     Returns:
         A module that maps (batch, in_channels, size, size) to (batch, classes).
 
     Raises:
-        ValueError: for an unknown network, a name that is no linear or convolutional layer of it, a rank below 1.
+        ValueError: for an unknown network, an option that it lacks, a name that is no linear or convolutional layer of
+            it, a rank below 1.
 
     Example:
         >>> sum(p.numel() for p in factored(ranks={"fc1": 20, "fc2": 20}).parameters() if p.ndim > 1)
@@ -45,7 +50,10 @@ def factored(
     """
     if base not in _BASES:
         raise ValueError(f"base {base!r} is unknown: use one of {', '.join(_BASES)}")
-    model = _BASES[base](in_channels=in_channels, classes=classes, size=size)
+    takes = inspect.signature(_BASES[base]).parameters
+    if unknown := [option for option in options or {} if option not in takes]:
+        raise ValueError(f"{base} takes {', '.join(takes)}: it has no option {unknown[0]!r}")
+    model = _BASES[base](**{"in_channels": in_channels, "classes": classes, "size": size, **(options or {})})
     layers = {name: each for name, each in model.named_modules() if isinstance(each, (nn.Linear, nn.Conv2d))}
     for name, rank in (ranks or {}).items():
         if name not in layers:

@@ -134,7 +134,8 @@ class RegularizedOptimizer(Optimizer, ABC):
         if not regularizer.deterministic:
             return math.nan
         if isinstance(regularizer, Nuclear):
-            return lam * float(sum(self.spectrum(param).sum() for param in group["params"]))
+            norms = ((regularizer.weight(param), self.spectrum(param).sum()) for param in group["params"])
+            return lam * float(sum(weight * norm for weight, norm in norms))
         if regularizer.joint:
             return float(regularizer.value_all([param.detach() for param in group["params"]], lam=lam))
         return float(sum(gathered(regularizer.value(param.detach(), lam=lam)) for param in group["params"]))

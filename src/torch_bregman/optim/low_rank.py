@@ -18,7 +18,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 def threshold_into(
     regularizer: Nuclear, xs: list[Tensor], threshold: float, delta: float, outs: list[Tensor], states: list[State]
 ) -> None:
-    """Write δ·SVT_t(X) of every weight, and keep its factors in its state.
+    """Write δ·SVT_{tw}(X) of every weight, and keep its factors in its state.
 
     Engines without memory are given all matrices of one shape as one batch.
 
@@ -43,7 +43,7 @@ def threshold_into(
 def find(
     regularizer: Nuclear, matrices: list[Tensor], threshold: float, states: list[State]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return the factors of SVT_t of every matrix; an engine with a memory is kept in the state of its weight."""
+    """Return the factors of SVT_{tw} of every matrix; an engine with a memory is kept in the state of its weight."""
     found: dict[int, tuple[Tensor, Tensor]] = {}
     for members in _alike(matrices):
         engine = regularizer.batch_engine(matrices[members[0]].device) if len(members) > 1 else None
@@ -57,7 +57,7 @@ def find(
         else:
             result = regularizer.threshold(torch.stack([matrices[i] for i in members]), threshold, engine)
             for number, i in enumerate(members):
-                kept = result.values[number] > threshold
+                kept = result.values[number] > result.threshold
                 found[i] = result.left[number, kept], result.right[number, kept]
     return [found[i] for i in range(len(matrices))]
 

@@ -14,7 +14,7 @@ from torch_bregman.regularizers.nuclear import Nuclear
 
 @dataclass(frozen=True)
 class DynamicRankNuclear(Nuclear):
-    """J(x) = λ Σ σ_i(X) for rank X ≤ k, infinite elsewhere; k is moved by `set_rank` or a schedule.
+    """J(x) = λ w Σ σ_i(X) for rank X ≤ k, infinite elsewhere; k is moved by `set_rank` or a schedule.
 
     The proximal map keeps the k largest of the thresholded singular values: the exact minimiser, though J is no longer
     convex for k below the full rank. In Bregman optimizers the dual variable remembers the directions beyond the cap,
@@ -25,6 +25,7 @@ class DynamicRankNuclear(Nuclear):
         lam: λ ≥ 0, default 1.
         view: how a weight becomes a matrix, as for `Nuclear`.
         engine: of the thresholding, as for `Nuclear`.
+        weighted: w, as for `Nuclear`; default False.
         rank: the cap to start with, at least 1, default 16.
         max_rank: the cap never rises above it; default no limit.
 
@@ -79,7 +80,7 @@ class DynamicRankNuclear(Nuclear):
             return full
         reason = f"{full.reason}, capped at rank {k}"
         left, right = full.left[..., :k, :], full.right[..., :k, :]
-        return Thresholded(left, right, full.values[..., :k], threshold, full.error, reason)
+        return Thresholded(left, right, full.values[..., :k], full.threshold, full.error, reason)
 
     def admits_all(self, x: Tensor) -> bool:
         """Return whether the cap is no less than the full rank."""

@@ -31,8 +31,8 @@ class Consolidation(Schedule):
     go on with λ = 0 and no regulariser, which makes LinBreg SGD, AdaBreg Adam, and `Bregman` its base.
 
     A weight under a nuclear norm goes on as two factors of the rank found, W = LᵀR, which are trained in its place: the
-    model keeps W, written after each step, the optimizer holds L and R. Where the factors would be no smaller than W,
-    it goes on dense.
+    model keeps W, written after each step, the optimizer holds L and R, with the momentum of LinBreg, while AdaBreg
+    starts its moments anew there. Where the factors would be no smaller than W, it goes on dense.
 
     Masks and factors are in the `state_dict`, to be loaded *before* the optimizer's. Gradients are taken care of by
     hooks on the parameters, which copies of the model do not have.

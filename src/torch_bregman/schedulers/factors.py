@@ -13,7 +13,7 @@ from torch_bregman.schedulers.watched import Group, dual
 from torch_bregman.views import get_view
 
 State = dict[str, Any]
-_FIRST, _SECOND = ("momentum_buffer", "exp_avg"), ("exp_avg_sq", "max_exp_avg_sq")
+_MOMENTUM = "momentum_buffer"
 
 
 class Factors:
@@ -55,7 +55,7 @@ class Factors:
         self.param.copy_(self.view.restore(self.left.mT @ self.right, self.param))
 
     def take_over(self, optimizer: RegularizedOptimizer, group: Group) -> None:
-        """Stand in the group in place of W, with its momentum, and have the gradient of W from now on."""
+        """Stand in the group in place of W, with its momentum under SGD, and have the gradient of W from now on."""
         params, state = group["params"], optimizer.state.pop(self.param, {})
         place = next(i for i, each in enumerate(params) if each is self.param)
         params[place : place + 1] = [self.left, self.right]
@@ -71,17 +71,17 @@ class Factors:
 
     @torch.no_grad()
     def _carried(self, factor: Tensor, state: State) -> State:
-        """Return the state of a factor: first moments as its gradient is made, second ones as if entries were apart."""
+        """Return the state of a factor: the momentum of SGD, from that of W as the gradient of the factor from W's.
+
+        Second moments are not known from those of W, whose entries move together: (Σ l_i g_i)² is up to m times
+        Σ l_i² g_i². Taken for such, they let Adam's first steps be so long that they kill units; it starts anew.
+        """
         known = {key for key, value in state.items() if isinstance(value, Tensor)} - {"subgrad", "left", "right"}
-        if not known or not known <= {*_FIRST, *_SECOND, "step"}:
-            return {}  # an optimizer that keeps other things starts anew
-        carried: State = {"step": state["step"].clone()} if "step" in state else {}
-        other = self.right if factor is self.left else self.left
-        for key in known - {"step"}:
-            matrix = self.view.matrix(state[key])
-            matrix = matrix.mT if factor is self.left else matrix
-            carried[key] = ((other if key in _FIRST else other.square()) @ matrix).contiguous()
-        return carried
+        if known != {_MOMENTUM}:
+            return {}
+        matrix = self.view.matrix(state[_MOMENTUM])
+        grad = self.right @ matrix.mT if factor is self.left else self.left @ matrix
+        return {_MOMENTUM: grad.contiguous()}
 
     @torch.no_grad()
     def _take_apart(self, param: Tensor) -> None:

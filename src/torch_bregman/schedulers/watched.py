@@ -168,7 +168,8 @@ class Watched:
             rated = size.rate_joint(regularizer, duals(self.optimizer, group), group["params"])
             return rated._replace(levels=rated.levels / share)
         if awake and isinstance(regularizer, Nuclear):
-            levels = self.optimizer.spectrum(param) / float(group.get("delta", 1.0)) + float(group["lam"])
+            scale = float(group.get("delta", 1.0)) * regularizer.weight(param)
+            levels = self.optimizer.spectrum(param) / scale + float(group["lam"])
             return Rated(levels / share, size.directions(len(levels), regularizer, param).to(levels.device))
         v = dual(self.optimizer, group, param)
         part = v
