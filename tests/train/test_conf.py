@@ -195,13 +195,28 @@ def test_linbreg_is_slower_with_convolutions(model: str, norm: str, lr: float) -
     assert Conf.from_dict({**plain, "optim": {"name": "linbreg", "lr": 0.3}}).optim.lr == 0.3
 
 
-def test_adabreg_is_slower_with_convolutions_in_low_rank() -> None:
-    found = []
-    for name in ("lenet_300_100", "lenet5_caffe"):
-        conf = Conf.from_dict({"model": {"name": name}, "regularizer": {"name": "nuclear"}, "target": {"params": 9000}})
-        found.append((conf.optim.lr, conf.target.consolidate_lr))
-    assert found == [(0.003, None), (0.001, 0.002)]
-    assert Conf.from_dict({"model": {"name": "lenet5_caffe"}, "target": {"density": 0.01}}).optim.lr == 0.01
+@pytest.mark.parametrize(
+    ("model", "regularizer"),
+    [("lenet_300_100", ("nuclear", 0.1, {})), ("lenet5_caffe", ("nuclear", 2e-4, {"weighted": True}))],
+)
+def test_in_low_rank_factors_are_trained_early_and_fast_and_convolutions_have_a_weighted_norm(
+    model: str, regularizer: tuple[str, float, dict[str, Any]]
+) -> None:
+    plain = {"model": {"name": model}, "regularizer": {"name": "nuclear"}, "target": {"params": 9000}}
+    conf = Conf.from_dict(plain)
+    target = conf.target
+    assert (conf.optim.lr, target.ramp_over, target.consolidate, target.consolidate_lr) == (0.003, 0.4, 0.5, 0.006)
+    assert conf.regularizer == RegularizerConf(regularizer[0], regularizer[1], regularizer[2])
+    own = Conf.from_dict({**plain, "optim": {"lr": 0.01}, "target": {"params": 9000, "consolidate": 0.2}})
+    assert (own.target.consolidate, own.target.consolidate_lr) == (0.2, 0.02)
+    assert Conf.from_dict(conf.to_dict()) == conf
+
+
+@pytest.mark.parametrize("own", [{"lam": 0.5}, {"options": {"weighted": False}}])
+def test_a_norm_that_is_known_is_left_as_it_is(own: dict[str, Any]) -> None:
+    plain = {"model": {"name": "convnet"}, "target": {"params": 9000}}
+    conf = Conf.from_dict({**plain, "regularizer": {"name": "nuclear", **own}})
+    assert conf.regularizer == RegularizerConf("nuclear", own.get("lam", 0.1), own.get("options", {}))
 
 
 MODELS = st.sampled_from(["lenet_300_100", "convnet", "lenet5_caffe"])

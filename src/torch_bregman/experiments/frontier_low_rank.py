@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch_bregman.experiments.choosing import Candidate, held_out, not_yet, read_chosen, setting_for, tuned_for
@@ -35,12 +35,10 @@ class Budget:
     Args:
         numbers: of all weights, a low-rank one as its two factors.
         ranks: by method and layer, of those that train factors from the start.
-        target: what AdaBreg's target has beside them.
     """
 
     numbers: int
     ranks: Mapping[str, Mapping[str, int]]
-    target: Changes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ class LowRankFrontier:
         place: network and data, in words.
         config: file with what all share.
         base: network whose weights become factors.
+        options: of that network.
         free: layers that stay dense.
         kept: those in words, as the subject of a sentence, with its verb.
         note: what else is to be said.
@@ -87,6 +86,7 @@ class LowRankFrontier:
     place: str
     config: str
     base: str
+    options: Mapping[str, Any]
     free: tuple[str, ...]
     kept: str
     note: str
@@ -202,7 +202,7 @@ def _grown(frontier: LowRankFrontier, budget: Budget, setting: Setting) -> Chang
         "regularizer": {"name": "nuclear"},
         "rules": frontier.rules,
         "optim": _optim("adabreg", setting),
-        "target": {"params": budget.numbers, **budget.target},
+        "target": {"params": budget.numbers},
     }
 
 
@@ -220,12 +220,14 @@ def _truncated(frontier: LowRankFrontier, budget: Budget, setting: Setting) -> C
 
 def _from_scratch(method: str) -> Callable[[LowRankFrontier, Budget, Setting], Changes]:
     def changes(frontier: LowRankFrontier, budget: Budget, setting: Setting) -> Changes:
+        own = {"options": {**frontier.options}} if frontier.options else {}
+        options = {"base": frontier.base, "ranks": {**budget.ranks[method]}, **own}
         return {
             "start": {"kind": "dense"},
             "regularizer": {"name": "none", "lam": 0.0},
             "optim": _optim("adamw" if setting.weight_decay else "adam", setting),
             "schedule": {"name": "CosineAnnealingLR", "every": "step"},
-            "model": {"name": "factored", "options": {"base": frontier.base, "ranks": {**budget.ranks[method]}}},
+            "model": {"name": "factored", "options": options},
         }
 
     return changes
@@ -247,9 +249,9 @@ def _cut(*rates: float) -> LowRankMethod:
     return LowRankMethod("truncated", "truncated after dense Adam", settings, settings[0], _truncated)
 
 
-def _lenet(numbers: int, same: tuple[int, int], equal: int, target: Changes | None = None) -> Budget:
+def _lenet(numbers: int, same: tuple[int, int], equal: int) -> Budget:
     same_ranks = {"fc1": same[0], "fc2": same[1]}
-    return Budget(numbers, {"same-ranks": same_ranks, "uniform": {"fc1": equal, "fc2": equal}}, target or {})
+    return Budget(numbers, {"same-ranks": same_ranks, "uniform": {"fc1": equal, "fc2": equal}})
 
 
 def _caffe(numbers: int, equal: int) -> Budget:
@@ -283,13 +285,11 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             place="LeNet-300-100 on MNIST",
             config="size_lenet.yaml",
             base="lenet_300_100",
+            options={},
             free=("fc3",),
             kept="the last layer stays",
-            note=(
-                "The same ranks are those that AdaBreg came to in `size-low-rank`; at 15,324 numbers its factors are "
-                "trained alone for half of the steps, which was found there. "
-            ),
-            budgets=(_lenet(31016, (24, 9), 20), _lenet(15324, (11, 6), 9, {"consolidate": 0.5, "ramp_over": 0.4})),
+            note="The same ranks are those that AdaBreg came to in `size-low-rank`. ",
+            budgets=(_lenet(31016, (24, 9), 20), _lenet(15324, (11, 6), 9)),
             tuned_at=(15324, 31016),
             methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _cut(0.001, 0.0005, 0.00025, 0.002), _SAME, _EQUAL),
             scales=_LENET,
@@ -302,12 +302,13 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             place="LeNet-5-Caffe on MNIST",
             config="frontier_lenet5.yaml",
             base="lenet5_caffe",
+            options={"conv_relu": True},
             free=("features.conv1", "classifier.fc2"),
             kept="the first convolution and the last layer stay",
             note="",
             budgets=(_caffe(30278, 13), _caffe(13091, 4)),
             tuned_at=(13091,),
-            methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _cut(0.002, 0.001, 0.004, 0.008), _EQUAL),
+            methods=(_adabreg(0.003, 0.001, 0.002, 0.005), _cut(0.002, 0.001, 0.004, 0.008), _EQUAL),
             scales=_LENET5,
             tuning=_LENET5_RATES,
             marks={30278: 98.2, 13091: 98.1},

@@ -271,6 +271,7 @@ class Conf(Checked):
     def check(self) -> None:
         """Check ranges, and what does not go together."""
         self._choose()
+        self.target.settle()
         within("epochs", self.epochs, 1, math.inf, "at least one pass")
         within("seed", self.seed, 0, 2**63 - 1, "a whole number")
         if wrong := [size for size in self.keep_at if not size > 0]:

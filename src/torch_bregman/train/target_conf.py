@@ -10,6 +10,7 @@ from torch_bregman.train.checked import Checked, refuse_idle
 
 GOALS = ("density", "units", "rank", "params", "macs", "bytes")
 """Fields of `TargetConf` that ask for a size."""
+_USUAL = {"ramp_over": 0.5, "consolidate": 0.3}
 
 
 @dataclass
@@ -33,11 +34,11 @@ class TargetConf(Checked):
         ramp: how the target gets from `start` to the goal: cubic, linear, log or none.
         start: share of the dense network at which the ramp starts, more or less than the goal; by default the larger of
             0.2 and twice the goal.
-        ramp_over: share of all steps that the ramp takes; in cycles by default 0.4.
-        consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser; in
-            cycles by default 0.5.
-        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it;
-            with convolutions a tenth for linbreg, twice that for adabreg in low rank.
+        ramp_over: share of all steps that the ramp takes; by default 0.5, in cycles and for adabreg in low rank 0.4.
+        consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser; by
+            default 0.3, in cycles and for adabreg in low rank 0.5.
+        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it,
+            for adabreg in low rank twice that; with convolutions a tenth for linbreg.
         warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, in
             cycles at least 50 steps or a tenth; 0 else.
     """
@@ -54,8 +55,8 @@ class TargetConf(Checked):
     every: int = 10
     ramp: Literal["cubic", "linear", "log", "none"] = "cubic"
     start: float | None = None
-    ramp_over: float = 0.5
-    consolidate: float = 0.3
+    ramp_over: float | None = None
+    consolidate: float | None = None
     consolidate_lr: float | None = None
     warm_up: float | None = None
 
@@ -70,8 +71,17 @@ class TargetConf(Checked):
             self.scope = self.scope or ("layer" if self.units is not None and self.units <= 1 else "global")
         else:
             self.scope = None if self.scope == "global" else self.scope  # as configurations made before 0.1 have it
+            for name, usual in _USUAL.items():
+                setattr(self, name, None if getattr(self, name) == usual else getattr(self, name))
             refuse_idle("target", self, set(), f"no goal (one of {', '.join(GOALS)})")
+            self.settle()
         self._check_shares()
+
+    def settle(self) -> None:
+        """Give what neither was set nor comes from the recipe its usual value."""
+        for name, usual in _USUAL.items():
+            if getattr(self, name) is None:
+                setattr(self, name, usual)
 
     def _check_shares(self) -> None:
         for name in ("ramp_over", "consolidate", "warm_up"):
@@ -86,10 +96,13 @@ class TargetConf(Checked):
             raise ValueError(f"target.every must be a number >= 1, got {self.every!r}: steps between two looks")
         if self.consolidate_lr is not None and not 0 <= self.consolidate_lr < math.inf:
             raise ValueError(f"target.consolidate_lr must be a number >= 0, got {self.consolidate_lr!r}")
-        if self.ramp_over + self.consolidate > 1:
+        ramp_over, consolidate = (
+            usual if getattr(self, name) is None else getattr(self, name) for name, usual in _USUAL.items()
+        )
+        if ramp_over + consolidate > 1:
             raise ValueError(
-                f"target.ramp_over {self.ramp_over:g} and target.consolidate {self.consolidate:g} are more than all "
-                "steps: make one of them smaller"
+                f"target.ramp_over {ramp_over:g} and target.consolidate {consolidate:g} are more than all steps: make "
+                "one of them smaller"
             )
 
     def goals(self) -> dict[str, float]:
@@ -113,21 +126,26 @@ _LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
-_SLOWER = {("linbreg", False): 0.02, ("linbreg", True): 0.005, ("adabreg", True): 0.001}
+_SLOWER = {("linbreg", False): 0.02, ("linbreg", True): 0.005}
 """With convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
+_WEIGHTED = 2e-4
+"""λ at the start where it is multiplied by √(mn): what 0.1 is to a matrix of half a million entries."""
 
 
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
-    AdaBreg with learning rate 0.01 (0.003 for low rank, with convolutions 0.001 and twice that after the freeze; 0.005
-    and weight decay 0.1, with convolutions 1e-4, from a density of 5 % on), or, if it is asked for, LinBreg with 0.1
-    (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a
-    start at the density at which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no
-    regulariser. In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle,
-    cycles are short at first and grow until the freeze after half of the steps, to m, from a density of 3 % on to 0.7
-    of it; the same rate goes on then. The target falls linearly from 1.4 times the goal over 40 %: a large network at
-    the start would cost what the cycles save.
+    AdaBreg with learning rate 0.01 (0.005 and weight decay 0.1, with convolutions 1e-4, from a density of 5 % on; for
+    low rank 0.003, and a freeze after half of the steps, for factors alone learn fast, with twice that rate), or, if it
+    is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after the
+    freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole units,
+    whose incoming weights have no regulariser. With convolutions the nuclear norm is weighted: one λ for all directions
+    would leave a small convolution none beside a large linear layer.
+
+    In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short
+    at first and grow until the freeze after half of the steps, to m, from a density of 3 % on to 0.7 of it; the same
+    rate goes on then. The target falls linearly from 1.4 times the goal over 40 %: a large network at the start would
+    cost what the cycles save.
 
     Example:
         >>> with_recipe({"target": {"density": 0.02}})["optim"]
@@ -156,8 +174,12 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         regularizer.setdefault("lam", 0.003)
         optim["multilevel"] = {"m_start": 1, "m_over": _growing(target.get("density")), **optim["multilevel"]}
         target = _early(target, None if convolutional else optim.get("lr"))
-    if convolutional and (optim["name"], low_rank) in _SLOWER and isinstance(optim["lr"], (int, float)):
-        target = {"consolidate_lr": (0.1 if optim["name"] == "linbreg" else 2.0) * optim["lr"], **target}
+    if low_rank and optim["name"] == "adabreg":
+        target = {"ramp_over": 0.4, "consolidate": 0.5, **_at_first(2.0, optim), **target}
+    elif convolutional and optim["name"] == "linbreg":
+        target = {**_at_first(0.1, optim), **target}
+    if low_rank and convolutional:
+        _weigh(regularizer)
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -172,6 +194,18 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
         optim.setdefault("lr", _SLOWER.get((name, low_rank), rates[name]) if convolutional else rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
+
+
+def _at_first(times: float, optim: dict[str, Any]) -> dict[str, float]:
+    """Return the learning rate after the freeze, so many times that before it."""
+    return {"consolidate_lr": times * optim["lr"]} if isinstance(optim.get("lr"), (int, float)) else {}
+
+
+def _weigh(regularizer: dict[str, Any]) -> None:
+    """Let weights of different sizes share λ, unless that was decided, or λ is known."""
+    options = regularizer.get("options", {})
+    if "lam" not in regularizer and isinstance(options, dict) and "weighted" not in options:
+        regularizer.update(lam=_WEIGHTED, options={**options, "weighted": True})
 
 
 def _growing(density: Any) -> float:
