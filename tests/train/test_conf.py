@@ -196,19 +196,23 @@ def test_linbreg_is_slower_with_convolutions(model: str, norm: str, lr: float) -
 
 
 @pytest.mark.parametrize(
-    ("model", "regularizer"),
-    [("lenet_300_100", ("nuclear", 0.1, {})), ("lenet5_caffe", ("nuclear", 2e-4, {"weighted": True}))],
+    ("model", "regularizer", "early"),
+    [
+        ("lenet_300_100", ("nuclear", 0.1, {}), (0.5, 0.3, None)),
+        ("lenet5_caffe", ("nuclear", 2e-4, {"weighted": True}), (0.4, 0.5, 0.006)),
+    ],
 )
-def test_in_low_rank_factors_are_trained_early_and_fast_and_convolutions_have_a_weighted_norm(
-    model: str, regularizer: tuple[str, float, dict[str, Any]]
+def test_in_low_rank_convolutions_have_a_weighted_norm_and_factors_are_trained_early_and_fast(
+    model: str, regularizer: tuple[str, float, dict[str, Any]], early: tuple[float, float, float | None]
 ) -> None:
     plain = {"model": {"name": model}, "regularizer": {"name": "nuclear"}, "target": {"params": 9000}}
     conf = Conf.from_dict(plain)
     target = conf.target
-    assert (conf.optim.lr, target.ramp_over, target.consolidate, target.consolidate_lr) == (0.003, 0.4, 0.5, 0.006)
+    assert conf.optim.lr == 0.003
+    assert (target.ramp_over, target.consolidate, target.consolidate_lr) == early
     assert conf.regularizer == RegularizerConf(regularizer[0], regularizer[1], regularizer[2])
     own = Conf.from_dict({**plain, "optim": {"lr": 0.01}, "target": {"params": 9000, "consolidate": 0.2}})
-    assert (own.target.consolidate, own.target.consolidate_lr) == (0.2, 0.02)
+    assert (own.target.consolidate, own.target.consolidate_lr) == (0.2, None if model == "lenet_300_100" else 0.02)
     assert Conf.from_dict(conf.to_dict()) == conf
 
 

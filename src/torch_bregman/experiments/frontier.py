@@ -72,6 +72,11 @@ class Frontier:
         own = self.grids.get(name)
         return METHODS[name] if own is None else replace(METHODS[name], grid=own, usual=own[0])
 
+    @property
+    def _of_shares(self) -> str:
+        tried = any(setting.start is not None for setting in self.method(_OURS).grid)
+        return ", for AdaBreg with the share of the weights at which its ramp starts" if tried else ""
+
     def candidates(self) -> tuple[Candidate[Method], ...]:
         """Return all that is tried."""
         return tuple(
@@ -110,10 +115,9 @@ class Frontier:
             about=(
                 f"The grids for `{self.name}`: eight settings for every method, learning rates times weight decays "
                 f"or, for methods with a regulariser of their own, with λ"
-                f"{', for AdaBreg with the share of the weights at which its ramp starts' if self.grids else ''}; at "
-                f"{_listed(self.tuned_at)} of the weights, each for the sizes up to the next. The best accuracy on the "
-                f"held-out tenth of the training images after the last epoch is taken, by `bregman "
-                f"experiment choose {self.rates}`; test images are not looked at."
+                f"{self._of_shares}; at {_listed(self.tuned_at)} of the weights, each for the sizes up to the next. "
+                f"The best accuracy on the held-out tenth of the training images after the last epoch is taken, by "
+                f"`bregman experiment choose {self.rates}`; test images are not looked at."
             ),
             config=self.config,
             variants=tuple(
@@ -201,11 +205,13 @@ _CONVOLUTIONAL = {
 """Lower rates: a weight that is used at many positions has a larger gradient."""
 _LENET5 = {
     **_CONVOLUTIONAL,
+    "adabreg": grid((0.01, 0.005, 0.02, 0.04), (0.0, 0.1)),
     "pruning-sgd": grid((0.05, 0.03, 0.1, 0.2), (0.0, 5e-4)),
     "proxadam": grid((0.002, 0.005), (), (0.1, 0.03, 0.01)) + grid((0.01,), (), (0.1, 0.03)),
     "rigl": grid((0.05, 0.02, 0.07, 0.1), (0.0, 5e-4)),
 }
-"""The first two came to the edge of the grids above there; RigL diverges from a rate of 0.1 on."""
+"""AdaBreg with the weight decays that others have; gradual pruning and Prox-Adam came to the edge of the grids above;
+RigL diverges from a rate of 0.1 on."""
 _MOMENTUM = "sparse momentum (Dettmers, Zettlemoyer 2019), 100 epochs"
 
 FRONTIERS: dict[str, Frontier] = {

@@ -34,11 +34,12 @@ class TargetConf(Checked):
         ramp: how the target gets from `start` to the goal: cubic, linear, log or none.
         start: share of the dense network at which the ramp starts, more or less than the goal; by default the larger of
             0.2 and twice the goal.
-        ramp_over: share of all steps that the ramp takes; by default 0.5, in cycles and for adabreg in low rank 0.4.
+        ramp_over: share of all steps that the ramp takes; by default 0.5, in cycles and for adabreg in low rank with
+            convolutions 0.4.
         consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser; by
-            default 0.3, in cycles and for adabreg in low rank 0.5.
-        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it,
-            for adabreg in low rank twice that; with convolutions a tenth for linbreg.
+            default 0.3, in cycles and for adabreg in low rank with convolutions 0.5.
+        consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it;
+            with convolutions a tenth for linbreg, twice that for adabreg in low rank.
         warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, in
             cycles at least 50 steps or a tenth; 0 else.
     """
@@ -135,12 +136,14 @@ _WEIGHTED = 2e-4
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
-    AdaBreg with learning rate 0.01 (0.005 and weight decay 0.1, with convolutions 1e-4, from a density of 5 % on; for
-    low rank 0.003, and a freeze after half of the steps, for factors alone learn fast, with twice that rate), or, if it
-    is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a tenth of that after the
-    freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4, or dense for whole units,
-    whose incoming weights have no regulariser. With convolutions the nuclear norm is weighted: one λ for all directions
-    would leave a small convolution none beside a large linear layer.
+    AdaBreg with learning rate 0.01 (0.005 and weight decay 0.1, with convolutions 1e-4, from a density of 5 % on; 0.003
+    for low rank), or, if it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a
+    tenth of that after the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4,
+    or dense for whole units, whose incoming weights have no regulariser.
+
+    In low rank with convolutions the nuclear norm is weighted, for one λ for all directions would leave a small
+    convolution none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone
+    with twice the learning rate.
 
     In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short
     at first and grow until the freeze after half of the steps, to m, from a density of 3 % on to 0.7 of it; the same
@@ -174,12 +177,12 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         regularizer.setdefault("lam", 0.003)
         optim["multilevel"] = {"m_start": 1, "m_over": _growing(target.get("density")), **optim["multilevel"]}
         target = _early(target, None if convolutional else optim.get("lr"))
-    if low_rank and optim["name"] == "adabreg":
-        target = {"ramp_over": 0.4, "consolidate": 0.5, **_at_first(2.0, optim), **target}
-    elif convolutional and optim["name"] == "linbreg":
+    if convolutional and optim["name"] == "linbreg":
         target = {**_at_first(0.1, optim), **target}
     if low_rank and convolutional:
         _weigh(regularizer)
+        if optim["name"] == "adabreg":
+            target = {"ramp_over": 0.4, "consolidate": 0.5, **_at_first(2.0, optim), **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
