@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch_bregman as tb
+from torch_bregman.train.targets import frozen_from
 
 BATCH, M = 128, 25
 SETS = ("mnist", "fashion-mnist")
@@ -111,7 +112,7 @@ def still(run: tb.Conf) -> tb.Conf:
     """Return a run that stays, in cycles of m, at the mean size of one whose target falls over a part of it."""
     plain = run.to_dict()
     if run.target.ramp == "linear" and run.target.density:
-        goal, over = run.target.density, run.target.ramp_over
+        goal, over = run.target.density, plain["target"]["ramp_over"]
         mean = goal + over / 2 * ((run.target.start or goal) - goal)
         plain["target"].update(density=mean, ramp="none", start=None)
         plain["start"]["density"] = mean
@@ -127,7 +128,7 @@ def fine_share(run: tb.Conf) -> float:
         return 0.0
     first = cycles.m if cycles.m_start is None else cycles.m_start
     length = tb.schedulers.linear(first, cycles.m, max(1, round(cycles.m_over * total)))
-    until = total if not run.target.asked else round(total * (1 - run.target.consolidate))
+    until = total if not run.target.asked else frozen_from(run, total)
     phase = count = 0
     for step in range(until):
         fine = phase >= round(length(step))
