@@ -330,7 +330,7 @@ def direct(regularizer: Regularizer) -> Any:
     if isinstance(regularizer, tb.ElasticNet):
         return lambda w: 0.5 * float(w.abs().sum()) + 0.25 * float(w.square().sum())
     if isinstance(regularizer, tb.Nuclear):
-        return lambda w: float(torch.linalg.svdvals(w).sum())
+        return lambda w: (w.numel() ** 0.5 if regularizer.weighted else 1) * float(torch.linalg.svdvals(w).sum())
     if isinstance(regularizer, tb.NoRegularizer):
         return lambda w: 0.0
     return lambda w: float(w.abs().sum())
