@@ -130,7 +130,7 @@ _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
 _SLOWER = {("linbreg", False): 0.02, ("linbreg", True): 0.005}
 """With convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
 _WEIGHTED = 2e-4
-"""λ at the start where it is multiplied by √(mn): what 0.1 is to a matrix of half a million entries."""
+"""λ at the start where it is multiplied by √(mn): what 0.1 is to a matrix of a quarter of a million entries."""
 
 
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
