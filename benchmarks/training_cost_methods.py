@@ -112,7 +112,7 @@ def still(run: tb.Conf) -> tb.Conf:
     """Return a run that stays, in cycles of m, at the mean size of one whose target falls over a part of it."""
     plain = run.to_dict()
     if run.target.ramp == "linear" and run.target.density:
-        goal, over = run.target.density, plain["target"]["ramp_over"]
+        goal, over = run.target.density, run.target.share("ramp_over")
         mean = goal + over / 2 * ((run.target.start or goal) - goal)
         plain["target"].update(density=mean, ramp="none", start=None)
         plain["start"]["density"] = mean

@@ -37,8 +37,17 @@ def test_it_has_the_numbers_of_its_factors_and_the_variance_of_a_start(
         ({"base": "resnet"}, "base 'resnet' is unknown: use one of lenet_300_100, lenet5_caffe, convnet"),
         ({"ranks": {"fc9": 3}}, "ranks must name layers of lenet_300_100, got 'fc9': use some of fc1, fc2, fc3"),
         ({"ranks": {"fc1": 0}}, "the rank of fc1 must be an integer >= 1, got 0"),
+        ({"options": {"conv_relu": True}}, "model 'lenet_300_100' takes .*: it has no option 'conv_relu'"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build("factored", **options)
+
+
+def test_the_network_it_is_made_of_has_the_options_given() -> None:
+    relus = [
+        sum(isinstance(layer, nn.ReLU) for layer in build("factored", base="lenet5_caffe", options=options).modules())
+        for options in ({}, {"conv_relu": True})
+    ]
+    assert relus == [1, 3]

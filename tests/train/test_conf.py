@@ -214,6 +214,7 @@ def test_in_low_rank_convolutions_have_a_weighted_norm_and_factors_are_trained_e
     own = Conf.from_dict({**plain, "optim": {"lr": 0.01}, "target": {"params": 9000, "consolidate": 0.2}})
     assert (own.target.consolidate, own.target.consolidate_lr) == (0.2, None if model == "lenet_300_100" else 0.02)
     assert Conf.from_dict(conf.to_dict()) == conf
+    assert Conf.from_dict({"model": {"name": model}, "target": {"density": 0.01}}).optim.lr == 0.01
 
 
 @pytest.mark.parametrize("own", [{"lam": 0.5}, {"options": {"weighted": False}}])

@@ -22,6 +22,7 @@ from torch_bregman.experiments.recipe import (
     scales_of,
 )
 from torch_bregman.train import RunFolder
+from torch_bregman.train.target_conf import FACTORS_EARLY
 
 _STORED = Quantity("numbers_stored", "numbers stored", 1, 0)
 _OURS = "adabreg"
@@ -199,12 +200,11 @@ def _optim(name: str, setting: Setting) -> dict[str, Any]:
 
 def _grown(frontier: LowRankFrontier, budget: Budget, setting: Setting) -> Changes:
     """Return AdaBreg with a target; the factors alone are trained early and fast, the rest is left to the recipe."""
-    early = {"ramp_over": 0.4, "consolidate": 0.5, "consolidate_lr": 2 * setting.lr}
     return {
         "regularizer": {"name": "nuclear"},
         "rules": frontier.rules,
         "optim": _optim("adabreg", setting),
-        "target": {"params": budget.numbers, **early},
+        "target": {"params": budget.numbers, **FACTORS_EARLY, "consolidate_lr": 2 * setting.lr},
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from torch_bregman.models.autoencoder import denoiser
+from torch_bregman.models.checks import check_options
 from torch_bregman.models.convolutional import convnet
 from torch_bregman.models.lenet import lenet5_caffe, lenet_300_100
 from torch_bregman.models.low_rank import factored
@@ -40,14 +41,11 @@ def build(name: str, **options: Any) -> nn.Module:
     """
     if name not in MODELS:
         raise ValueError(f"model {name!r} is unknown: use one of {', '.join(MODELS)}")
+    check_options(name, MODELS[name], options)
     known = inspect.signature(MODELS[name]).parameters
-    takes = f"model {name!r} takes {', '.join(known)}"
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ValueError(f"{takes}: it has no option {unknown[0]!r}")
     missing = [option for option, p in known.items() if p.default is p.empty and option not in options]
     if missing:
-        raise ValueError(f"{takes}: it needs {', '.join(missing)}")
+        raise ValueError(f"model {name!r} takes {', '.join(known)}: it needs {', '.join(missing)}")
     return MODELS[name](**options)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from torch_bregman.layers.factors import factored_convolution, factored_linear
-from torch_bregman.models.checks import check_positive
+from torch_bregman.models.checks import check_options, check_positive
 from torch_bregman.models.convolutional import convnet
 from torch_bregman.models.lenet import lenet5_caffe, lenet_300_100
 
@@ -50,9 +49,7 @@ def factored(
     """
     if base not in _BASES:
         raise ValueError(f"base {base!r} is unknown: use one of {', '.join(_BASES)}")
-    takes = inspect.signature(_BASES[base]).parameters
-    if unknown := [option for option in options or {} if option not in takes]:
-        raise ValueError(f"{base} takes {', '.join(takes)}: it has no option {unknown[0]!r}")
+    check_options(base, _BASES[base], options or {})
     model = _BASES[base](**{"in_channels": in_channels, "classes": classes, "size": size, **(options or {})})
     layers = {name: each for name, each in model.named_modules() if isinstance(each, (nn.Linear, nn.Conv2d))}
     for name, rank in (ranks or {}).items():

@@ -10,7 +10,7 @@ from torch_bregman.train.checked import Checked, refuse_idle
 
 GOALS = ("density", "units", "rank", "params", "macs", "bytes")
 """Fields of `TargetConf` that ask for a size."""
-_USUAL = {"ramp_over": 0.5, "consolidate": 0.3}
+_USUAL: dict[Literal["ramp_over", "consolidate"], float] = {"ramp_over": 0.5, "consolidate": 0.3}
 
 
 @dataclass
@@ -72,17 +72,20 @@ class TargetConf(Checked):
             self.scope = self.scope or ("layer" if self.units is not None and self.units <= 1 else "global")
         else:
             self.scope = None if self.scope == "global" else self.scope  # as configurations made before 0.1 have it
-            for name, usual in _USUAL.items():
-                setattr(self, name, None if getattr(self, name) == usual else getattr(self, name))
-            refuse_idle("target", self, set(), f"no goal (one of {', '.join(GOALS)})")
+            usual = {name for name in _USUAL if self.share(name) == _USUAL[name]}
+            refuse_idle("target", self, usual, f"no goal (one of {', '.join(GOALS)})")
             self.settle()
         self._check_shares()
 
     def settle(self) -> None:
         """Give what neither was set nor comes from the recipe its usual value."""
-        for name, usual in _USUAL.items():
-            if getattr(self, name) is None:
-                setattr(self, name, usual)
+        for name in _USUAL:
+            setattr(self, name, self.share(name))
+
+    def share(self, name: Literal["ramp_over", "consolidate"]) -> float:
+        """Return a share of all steps, the usual one where it is left open."""
+        value = getattr(self, name)
+        return _USUAL[name] if value is None else value
 
     def _check_shares(self) -> None:
         for name in ("ramp_over", "consolidate", "warm_up"):
@@ -97,9 +100,7 @@ class TargetConf(Checked):
             raise ValueError(f"target.every must be a number >= 1, got {self.every!r}: steps between two looks")
         if self.consolidate_lr is not None and not 0 <= self.consolidate_lr < math.inf:
             raise ValueError(f"target.consolidate_lr must be a number >= 0, got {self.consolidate_lr!r}")
-        ramp_over, consolidate = (
-            usual if getattr(self, name) is None else getattr(self, name) for name, usual in _USUAL.items()
-        )
+        ramp_over, consolidate = self.share("ramp_over"), self.share("consolidate")
         if ramp_over + consolidate > 1:
             raise ValueError(
                 f"target.ramp_over {ramp_over:g} and target.consolidate {consolidate:g} are more than all steps: make "
@@ -129,6 +130,8 @@ _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
 _SLOWER = {("linbreg", False): 0.02, ("linbreg", True): 0.005}
 """With convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
+FACTORS_EARLY = {"ramp_over": 0.4, "consolidate": 0.5}
+"""A target that leaves half of the steps to factors alone."""
 _WEIGHTED = 2e-4
 """λ at the start where it is multiplied by √(mn): what 0.1 is to a matrix of a quarter of a million entries."""
 
@@ -178,11 +181,11 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         optim["multilevel"] = {"m_start": 1, "m_over": _growing(target.get("density")), **optim["multilevel"]}
         target = _early(target, None if convolutional else optim.get("lr"))
     if convolutional and optim["name"] == "linbreg":
-        target = {**_at_first(0.1, optim), **target}
+        target = {**_after_freeze(0.1, optim), **target}
     if low_rank and convolutional:
         _weigh(regularizer)
         if optim["name"] == "adabreg":
-            target = {"ramp_over": 0.4, "consolidate": 0.5, **_at_first(2.0, optim), **target}
+            target = {**FACTORS_EARLY, **_after_freeze(2.0, optim), **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -199,7 +202,7 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
         optim.update(momentum=0.9, nesterov=True)
 
 
-def _at_first(times: float, optim: dict[str, Any]) -> dict[str, float]:
+def _after_freeze(times: float, optim: dict[str, Any]) -> dict[str, float]:
     """Return the learning rate after the freeze, so many times that before it."""
     return {"consolidate_lr": times * optim["lr"]} if isinstance(optim.get("lr"), (int, float)) else {}
 

@@ -87,7 +87,7 @@ def _warm_up(conf: Conf, total: int) -> float:
 
 def frozen_from(conf: Conf, total: int) -> int:
     """Return the number of steps before the freeze."""
-    return round(total * (1 - (conf.target.consolidate or 0.0)))
+    return round(total * (1 - conf.target.share("consolidate")))
 
 
 def _falling(share: float) -> float:
@@ -125,6 +125,6 @@ def _ramp(conf: Conf, control: SizeControl, total: int) -> schedulers.Calendar |
     watched = control.watched[0]
     goal = min(size.budget(whole) / whole for size, whole in zip(watched.sizes, watched.wholes, strict=True))
     first = (ramp_start(goal) if target.start is None else target.start) / goal
-    steps = max(1, round(total * (target.ramp_over or 0.0)))
+    steps = max(1, round(total * target.share("ramp_over")))
     kind = {"cubic": schedulers.cubic, "linear": schedulers.linear, "log": schedulers.geometric}[target.ramp]
     return kind(first, 1.0, steps)
