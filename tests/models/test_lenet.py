@@ -25,3 +25,21 @@ def test_lenet5_caffe_with_and_without_relu_after_convolutions(conv_relu: bool) 
 def test_wrong_arguments_are_refused(model: type) -> None:
     with pytest.raises(ValueError, match="classes must be an integer >= 1, got 0"):
         model(classes=0)
+
+
+def test_lenet5_caffe_can_be_narrow_from_the_start() -> None:
+    shapes = [tuple(p.shape) for p in lenet5_caffe(widths=[2, 5, 50]).parameters() if p.ndim > 1]
+    assert shapes == [(2, 1, 5, 5), (5, 2, 5, 5), (50, 80), (10, 50)]
+
+
+@pytest.mark.parametrize(
+    ("widths", "says"),
+    [
+        ((2, 5), r"widths must be three: .* got \(2, 5\)"),
+        (7, "widths must be three: .* got 7"),
+        ((2, 0, 50), "every one of widths must be an integer >= 1, got 0"),
+    ],
+)
+def test_wrong_widths_are_refused(widths: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        lenet5_caffe(widths=widths)  # type: ignore[arg-type]

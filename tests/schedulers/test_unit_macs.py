@@ -59,7 +59,7 @@ def step(model: nn.Module, optimizer: Any, number: int) -> None:
 
 
 def macs(model: nn.Module) -> int:
-    small, _ = tb.compact(model, IMAGE)
+    small, _ = tb.compact(model, IMAGE, batch_sizes=())
     return cost_report(small, IMAGE).macs
 
 
@@ -113,6 +113,47 @@ def test_the_compacted_network_has_what_was_asked_for_within_a_unit(name: str, k
     for number in range(3):
         step(model, optimizer, number)
     assert goal * dense - largest < macs(model) <= goal * dense
+
+
+@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize("name", ["mlp", "skip"])
+@pytest.mark.parametrize("goal", [0.2, 0.35, 0.6])
+def test_by_group_all_keep_the_same_share_of_their_units(name: str, kind: str, goal: float) -> None:
+    model, optimizer = build(name, kind)
+    dense, size = macs(model), UnitMultiplyAdds.of(model, IMAGE, goal)
+    control = LamByQuantile(optimizer, size, relaxation=0.3, every=1, scope="group")
+    wholes = [each.wholes[0] for each in control.watched]
+    shares = [each.budgets()[0] / each.wholes[0] for each in control.watched]
+    assert max(shares) - min(shares) <= 1 / min(wholes)
+    for number in range(25):
+        step(model, optimizer, number)
+        control.step()
+    Consolidation(optimizer, size, scope="group").freeze()
+    step(model, optimizer, 0)
+    assert macs(model) <= goal * dense
+
+
+@pytest.mark.parametrize("goal", [0.1, 0.25, 0.5, 0.75, 150.0, 1.0])
+def test_by_group_the_share_is_the_largest_that_fits(goal: float) -> None:
+    """Against all shares of a perceptron with 12 and 9 units: 16·a + a·b + 3·b multiply-adds."""
+    model, optimizer = build("mlp", "outgoing")
+    control = LamByQuantile(optimizer, UnitMultiplyAdds.of(model, IMAGE, goal), scope="group")
+    turns = sorted([((i + 0.5) / 12, 0) for i in range(12)] + [((i + 0.5) / 9, 1) for i in range(9)])
+    best = [0, 0]
+    for count in range(len(turns) + 1):
+        a, b = (sum(layer == which for _, layer in turns[:count]) for which in (0, 1))
+        if 16 * a + a * b + 3 * b <= (goal * 327 if goal <= 1 else goal):
+            best = [a, b]
+    assert [each.budgets()[0] for each in control.watched] == best
+
+
+def test_by_group_what_leaves_a_layer_without_units_or_has_two_weights_in_one_group_is_refused() -> None:
+    model, optimizer = build("mlp", "outgoing")
+    with pytest.raises(ValueError, match=r"macs 0.05 cannot be met: it is 16.35 of 327, and the least .* is 20: raise"):
+        LamByQuantile(optimizer, UnitMultiplyAdds.of(model, IMAGE, 0.05), scope="group")
+    together = tb.LinBreg([model.fc2.weight, model.fc3.weight], lr=0.1, regularizer=tb.GroupL2(0.1, view="columns"))
+    with pytest.raises(ValueError, match="must have one weight to meet multiply-adds by itself, got 2"):
+        LamByQuantile(together, UnitMultiplyAdds.of(model, IMAGE, 0.5), scope="group")
 
 
 def test_feedback_steers_by_the_same_costs() -> None:

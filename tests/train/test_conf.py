@@ -217,6 +217,42 @@ def test_in_low_rank_convolutions_have_a_weighted_norm_and_factors_are_trained_e
     assert Conf.from_dict({"model": {"name": model}, "target": {"density": 0.01}}).optim.lr == 0.01
 
 
+@pytest.mark.parametrize("goal", [{"units": 0.2}, {"macs": 0.3}])
+@pytest.mark.parametrize(("model", "lr"), [("lenet_300_100", 0.01), ("lenet5_caffe", 0.005)])
+def test_by_whole_units_a_dense_start_has_a_small_lambda_and_an_early_freeze(
+    model: str, lr: float, goal: dict[str, float]
+) -> None:
+    plain = {"model": {"name": model}, "regularizer": {"name": "outgoing"}, "target": goal}
+    conf = Conf.from_dict(plain)
+    assert (conf.start.kind, conf.regularizer.lam, conf.optim.lr) == ("dense", 0.01, lr)
+    assert (conf.target.ramp_over, conf.target.consolidate, conf.target.consolidate_lr) == (0.4, 0.5, None)
+    assert Conf.from_dict(conf.to_dict()) == conf
+    own = Conf.from_dict({**plain, "regularizer": {"name": "outgoing", "lam": 0.3}, "optim": {"lr": 0.1}})
+    assert (own.regularizer.lam, own.optim.lr) == (0.3, 0.1)
+    linbreg = Conf.from_dict({**plain, "optim": {"name": "linbreg"}})
+    assert linbreg.optim.lr == (0.1 if lr == 0.01 else 0.02)
+    assert conf.target.scope == "layer"
+
+
+@pytest.mark.parametrize(
+    ("rules", "scope"),
+    [({"fc1": {"name": "none", "lam": 0}}, "layer"), ({"fc1": {"name": "l1"}}, "global")],
+)
+def test_multiply_adds_are_met_in_each_layer_where_there_are_only_units(rules: dict[str, Any], scope: str) -> None:
+    plain = {"regularizer": {"name": "outgoing"}, "target": {"macs": 0.3}, "rules": rules}
+    assert Conf.from_dict(plain).target.scope == scope
+    assert Conf.from_dict({**plain, "target": {"macs": 0.3, "scope": "global"}}).target.scope == "global"
+    assert Conf.from_dict({**plain, "regularizer": {"name": "l1"}}).target.scope == "global"
+
+
+@pytest.mark.parametrize(
+    "beside", [{"start": {"kind": "units", "density": 0.3}}, {"optim": {"name": "linbreg", "multilevel": {"m": 10}}}]
+)
+def test_by_whole_units_what_starts_small_or_goes_in_cycles_keeps_its_lambda(beside: dict[str, Any]) -> None:
+    conf = Conf.from_dict({"target": {"units": 0.3}, **beside})
+    assert (conf.regularizer.lam, conf.target.ramp_over, conf.target.consolidate) == (0.1, 0.5, 0.3)
+
+
 @pytest.mark.parametrize("own", [{"lam": 0.5}, {"options": {"weighted": False}}])
 def test_a_norm_that_is_known_is_left_as_it_is(own: dict[str, Any]) -> None:
     plain = {"model": {"name": "convnet"}, "target": {"params": 9000}}

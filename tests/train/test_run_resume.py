@@ -99,6 +99,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "epochs": 5,
     },
     "target of rank": {"target": {"rank": 6, "every": 2}, "start": {"density": 0.01}, "epochs": 5},
+    "target of multiply-adds by units": {
+        "target": {"macs": 0.3, "every": 2, "scope": "layer"},
+        "regularizer": {"name": "outgoing", "lam": 0.01},
+        "start": {"kind": "dense", "density": 0.01},
+        "epochs": 5,
+    },
     "target of units": {
         "target": {"units": 8, "every": 2},
         "regularizer": {"name": "group_l2", "options": {"view": "rows"}},

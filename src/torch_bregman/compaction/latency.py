@@ -15,18 +15,20 @@ from torch.utils._pytree import tree_map
 def side_by_side(calls: Sequence[Callable[[], Any]], seconds: float = 0.4, least: int = 5) -> list[float]:
     """Return the median milliseconds of each call; they take turns, so that what disturbs one disturbs all.
 
+    In its turn each is called twice, and the second time counts: what came before it has taken the caches.
+
     Args:
-        calls: what is timed; each is called twice before.
+        calls: what is timed.
         seconds: to spend in all, about.
         least: number of turns at least.
     """
     times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
+    for call in calls:  # whatever is made once, at the first call, is not timed
         call()
     end = time.perf_counter() + seconds
     while len(times[0]) < least or time.perf_counter() < end:
         for call, own in zip(calls, times, strict=True):
+            call()
             start = time.perf_counter()
             call()
             own.append(time.perf_counter() - start)

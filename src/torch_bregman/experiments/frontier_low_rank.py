@@ -22,7 +22,7 @@ from torch_bregman.experiments.recipe import (
     scales_of,
 )
 from torch_bregman.train import RunFolder
-from torch_bregman.train.target_conf import FACTORS_EARLY
+from torch_bregman.train.target_conf import EARLY
 
 _STORED = Quantity("numbers_stored", "numbers stored", 1, 0)
 _OURS = "adabreg"
@@ -204,7 +204,7 @@ def _grown(frontier: LowRankFrontier, budget: Budget, setting: Setting) -> Chang
         "regularizer": {"name": "nuclear"},
         "rules": frontier.rules,
         "optim": _optim("adabreg", setting),
-        "target": {"params": budget.numbers, **FACTORS_EARLY, "consolidate_lr": 2 * setting.lr},
+        "target": {"params": budget.numbers, **EARLY, "consolidate_lr": 2 * setting.lr},
     }
 
 

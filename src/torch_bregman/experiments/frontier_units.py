@@ -43,11 +43,25 @@ _ONE = Quantity("ms_at_1", "ms at batch 1", 1, 3)
 _MANY = Quantity("ms_at_128", "ms at batch 128", 1, 2)
 _FASTER = Quantity("faster_at_128", "times as fast at batch 128", 1, 1)
 _WIDTHS = {0.05: [15, 5], 0.1: [30, 10], 0.2: [60, 20], 0.4: [120, 40]}
+_FILTERS = {0.1: [2, 5, 50], 0.2: [4, 10, 100], 0.4: [8, 20, 200]}
+_PUBLISHED = {403_000: 99.0, 158_000: 99.0}
+"""Multiply-adds an image of LeNet-5-Caffe and accuracy, Louizos, Welling, Kingma 2018, table 1: their own, BC-GHS."""
 
 
 def _shrunk(share: float, what: str, scales: tuple[str, ...]) -> Variant:
     label = f"AdaBreg, {share:.0%} of the {what}"
     return Variant(f"adabreg-{share:g}", label, {"target": {"units": share}}, scales, series="AdaBreg")
+
+
+def _narrow(share: float, model: Changes, scales: tuple[str, ...]) -> Variant:
+    label = f"narrow from the start, {share:.0%}"
+    return Variant(f"narrow-{share:g}", label, {**_ADAM, "model": model}, scales, series="narrow from the start")
+
+
+def _within(macs: int) -> Variant:
+    label = f"AdaBreg, {macs:,} multiply-adds"
+    changes: Changes = {"regularizer": {"name": "outgoing"}, "target": {"macs": macs}}
+    return Variant(f"adabreg-macs-{macs}", label, changes, _LONG, series="AdaBreg")
 
 
 FRONTIER_UNITS = Experiment(
@@ -67,13 +81,7 @@ FRONTIER_UNITS = Experiment(
             for share, scales in zip(_WIDTHS, (_LONG, SCALES, _LONG, _LONG), strict=True)
         ),
         *(
-            Variant(
-                f"narrow-{share:g}",
-                f"narrow from the start, {share:.0%}",
-                {**_ADAM, "model": {"name": "mlp", "hidden": widths}},
-                scales,
-                series="narrow from the start",
-            )
+            _narrow(share, {"name": "mlp", "hidden": widths}, scales)
             for (share, widths), scales in zip(_WIDTHS.items(), (_LONG, SCALES, _LONG, _LONG), strict=True)
         ),
     ),
@@ -91,19 +99,36 @@ FRONTIER_FILTERS = Experiment(
     name="frontier-filters",
     title="The frontier of whole filters: LeNet-5-Caffe on MNIST, compacted",
     about=(
-        "LeNet-5-Caffe (20-50-500 filters and units) on MNIST, batches of 100; AdaBreg with groups of all that reads a "
-        "unit or filter, asked for a share of those of each layer, then made smaller by `compact`; the dense network "
-        "by Adam with lr = 0.001 falling by cosine. ℓ0 regularisation (Louizos, Welling, Kingma 2018) comes to "
-        "9-18-65-25 units at about 99 % of accuracy, its last number the pixels that are left of a channel."
+        "LeNet-5-Caffe (20-50-500 filters and units) on MNIST, batches of 100, the same epochs for all. AdaBreg with "
+        "groups of all that reads a unit or filter, asked for a share of those of each layer, or for multiply-adds, "
+        "then made smaller by `compact`; beside it a network that is as narrow from the start, and the dense one, by "
+        "Adam with lr = 0.001 falling by cosine."
     ),
     config="frontier_lenet5.yaml",
     variants=(
         Variant("dense", "dense", _ADAM),
-        *(_shrunk(share, "filters and units", scales) for share, scales in ((0.1, _LONG), (0.2, SCALES), (0.4, _LONG))),
+        *(
+            _shrunk(share, "filters and units", scales)
+            for share, scales in zip(_FILTERS, (_LONG, SCALES, _LONG), strict=True)
+        ),
+        *(_within(macs) for macs in _PUBLISHED),
+        *(
+            _narrow(share, {"options": {"widths": widths, "conv_relu": True}}, scales)
+            for (share, widths), scales in zip(_FILTERS.items(), (_LONG, SCALES, _LONG), strict=True)
+        ),
     ),
     scales=_scales(3, 10),
     columns=(ACCURACY, _MACS, _ONE, _MANY, _FASTER),
-    figures=(Scatter("macs", "Accuracy against multiply-adds", _MACS, ACCURACY),),
+    figures=(
+        Scatter("macs", "Accuracy against multiply-adds", _MACS, ACCURACY),
+        Scatter("latency", "Accuracy against latency", _MANY, ACCURACY),
+    ),
+    marks={f"adabreg-macs-{macs}": {"test_accuracy": accuracy} for macs, accuracy in _PUBLISHED.items()},
+    marks_from=(
+        "table 1 of Louizos, Welling, Kingma 2018: ℓ0 regularisation, 403,000 multiply-adds of a network of 9 and 18 "
+        "filters, 65 of 800 inputs and 25 units; Bayesian compression (Louizos, Ullrich, Welling 2017) as quoted "
+        "there, 5-10-76-16"
+    ),
     measure=_after_compaction,
-    pairs=tuple((f"adabreg-{share:g}", "dense") for share in (0.1, 0.2, 0.4)),
+    pairs=tuple((f"adabreg-{share:g}", f"narrow-{share:g}") for share in _FILTERS),
 )

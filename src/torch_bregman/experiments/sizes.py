@@ -17,7 +17,7 @@ from torch_bregman.experiments.recipe import (
     Scatter,
     Variant,
 )
-from torch_bregman.train.target_conf import FACTORS_EARLY
+from torch_bregman.train.target_conf import EARLY
 
 _LEFT = Quantity("weights_left", "weights left", 1, 0)
 _STORED = Quantity("stored", "numbers stored", 1, 0)
@@ -82,7 +82,7 @@ SIZE_MLP = Experiment(
 )
 
 _LOW_RANK: Changes = {"regularizer": {"name": "nuclear"}, "rules": {"fc3": {"name": "none", "lam": 0.0}}}
-_HALF: Changes = {"target": {"params": 15324, **FACTORS_EARLY, "consolidate_lr": 0.006}}
+_HALF: Changes = {"target": {"params": 15324, **EARLY, "consolidate_lr": 0.006}}
 """Half as many numbers as the recipe is made for."""
 
 SIZE_LOW_RANK = Experiment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -40,7 +41,13 @@ def lenet_300_100(in_channels: int = 1, classes: int = 10, size: int = 28) -> nn
     return mlp((in_channels * size**2, 300, 100, classes))
 
 
-def lenet5_caffe(in_channels: int = 1, classes: int = 10, size: int = 28, conv_relu: bool = False) -> nn.Sequential:
+def lenet5_caffe(
+    in_channels: int = 1,
+    classes: int = 10,
+    size: int = 28,
+    conv_relu: bool = False,
+    widths: Sequence[int] = (20, 50, 500),
+) -> nn.Sequential:
     """Return LeNet-5-Caffe: 5 × 5 convolutions of 20 and 50 filters, both max-pooled by 2, then 500 and 10 units.
 
     Caffe's own network, which Han et al. 2015 pruned, has a ReLU after the 500 units only: the convolutions are
@@ -53,12 +60,13 @@ def lenet5_caffe(in_channels: int = 1, classes: int = 10, size: int = 28, conv_r
         classes: outputs, default 10.
         size: height and width of the images in pixels, at least 16, default 28.
         conv_relu: a ReLU after each convolution, default False.
+        widths: filters of the two convolutions and hidden units, default (20, 50, 500).
 
     Returns:
         A module that maps (batch, in_channels, size, size) to (batch, classes).
 
     Raises:
-        ValueError: for arguments that are no integers in their range.
+        ValueError: for arguments that are no integers in their range, and other than three widths.
 
     References:
         `examples/mnist/lenet.prototxt` of Caffe; Han, Pool, Tran, Dally 2015; Louizos, Welling, Kingma 2018 (ℓ0);
@@ -70,15 +78,27 @@ def lenet5_caffe(in_channels: int = 1, classes: int = 10, size: int = 28, conv_r
         torch.Size([2, 10])
     """
     side = pooled_size(in_channels, classes, size)
+    first, second, units = _three(widths)
     features: OrderedDict[str, nn.Module] = OrderedDict()
-    for depth, (inputs, outputs) in enumerate([(in_channels, 20), (20, 50)], start=1):
+    for depth, (inputs, outputs) in enumerate([(in_channels, first), (first, second)], start=1):
         features[f"conv{depth}"] = nn.Conv2d(inputs, outputs, 5)
         features[f"pool{depth}"] = nn.MaxPool2d(2)
         if conv_relu:  # the same function as before the pooling, on a quarter of the numbers
             features[f"relu{depth}"] = nn.ReLU()
     classifier = nn.Sequential(
         OrderedDict(
-            flatten=nn.Flatten(), fc1=nn.Linear(50 * side**2, 500), relu1=nn.ReLU(), fc2=nn.Linear(500, classes)
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(second * side**2, units),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(units, classes),
         )
     )
     return nn.Sequential(OrderedDict(features=nn.Sequential(features), classifier=classifier))
+
+
+def _three(widths: Sequence[int]) -> tuple[int, int, int]:
+    if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) != 3:
+        raise ValueError(f"widths must be three: filters of the two convolutions and hidden units, got {widths!r}")
+    for width in widths:
+        check_positive("every one of widths", width)
+    return widths[0], widths[1], widths[2]

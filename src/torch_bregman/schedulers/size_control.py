@@ -32,7 +32,7 @@ class SizeControl(Schedule):
             times the goal down to it in 6000 steps. Default 1 throughout. The whole network is never exceeded.
         groups: indices of the groups to steer, default all with a regulariser; then all weights of the optimizer count.
         scope: "global" (default) meets the target over all groups together, with λ's in the proportion they start in;
-            "group" meets it in each by itself.
+            "group" meets it in each by itself, `UnitMultiplyAdds` by the same share of units in all.
         least, most: λ is kept within these, default 0 and inf.
 
     Raises:
@@ -201,4 +201,6 @@ def watched(
     found, beside = steered(optimizer, groups)
     if scope == "global":
         return [Watched(optimizer, found, sizes, beside)]
-    return [Watched(optimizer, [index], sizes) for index in found]
+    all_groups = [optimizer.param_groups[index] for index in found]
+    apart = [size.apart(all_groups, beside) for size in sizes]
+    return [Watched(optimizer, [index], [each[number] for each in apart]) for number, index in enumerate(found)]

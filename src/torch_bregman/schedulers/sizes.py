@@ -121,6 +121,15 @@ class Size(ABC):
         free = [self._of_no_unit(group) for group in joint_groups(members)]
         return Costs(sum(self.beside(param) for param in beside) + sum(free))
 
+    def apart(self, groups: Sequence[dict[str, Any]], beside: Sequence[Tensor]) -> list[Size]:
+        """Return what each group has to meet where each meets the target by itself: the same.
+
+        Args:
+            groups: of the optimizer, all that are steered.
+            beside: further weights.
+        """
+        return [self] * len(groups)
+
     def beside(self, param: Tensor) -> float:
         """Return what a weight without a regulariser adds."""
         return self.entry(param) * param.numel()

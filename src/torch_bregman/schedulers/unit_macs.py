@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ from torch_bregman.graph import trace_units
 from torch_bregman.metrics import trace_uses
 from torch_bregman.regularizers import GroupL2, Regularizer, UnitL2
 from torch_bregman.schedulers.quantile import Rated
-from torch_bregman.schedulers.sizes import Costs, Member, MultiplyAdds
+from torch_bregman.schedulers.sizes import Costs, Member, MultiplyAdds, Size, Units
+
+Group: TypeAlias = dict[str, Any]
+_ROUNDING = 1e-12
+"""Relative, of sums of multiply-adds."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class UnitMultiplyAdds(MultiplyAdds):
 
     A weight with a live rows and b live columns, an entry of which is used t times, has t·a·b. A unit therefore saves
     more while many others are live; it is charged what the network loses when units go in the order of their levels.
+
+    Where each group of the optimizer meets it by itself, all keep the same share of their units, the largest that the
+    goal allows; each group then has one weight, or weights that share their units.
 
     Args:
         goal: a share of the dense network's up to 1, a number above.
@@ -69,6 +76,28 @@ class UnitMultiplyAdds(MultiplyAdds):
         """
         return _Costs(self, members, beside)
 
+    def apart(self, groups: Sequence[Group], beside: Sequence[Tensor]) -> list[Size]:
+        """Return for each group the share of its units that it keeps.
+
+        Raises:
+            ValueError: for a group of several weights, and a goal that would leave a group without a unit.
+        """
+        members = [(group, param) for group in groups for param in group["params"] if _has_units(group, param)]
+        lengths = [_only_length(group) for group in groups]
+        turns = torch.cat([(torch.arange(length) + 0.5) / length for length in lengths])
+        order = turns.argsort(stable=True)
+        spent = _Costs(self, members, beside).spent(order)
+        budget = self.budget(float(spent[-1])) * (1 + _ROUNDING)
+        each = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+        first = [int((each[order] == number).nonzero()[0]) for number in range(len(lengths))]
+        if (least := float(spent[1 + max(first)])) > budget:
+            raise ValueError(
+                f"a target of macs {self.goal:g} cannot be met: it is {budget:,.10g} of {float(spent[-1]):,.10g}, and "
+                f"the least that leaves the same share of units in every weight is {least:,.10g}: raise it"
+            )
+        kept = torch.bincount(each[order[: int((spent <= budget).sum()) - 1]], minlength=len(lengths))
+        return [Units(count / length) for count, length in zip(kept.tolist(), lengths, strict=True)]
+
 
 def used(model: nn.Module, example: Any) -> dict[Tensor, float]:
     """Return how many multiply-adds an entry of each weight takes part in, for one example.
@@ -97,7 +126,7 @@ class _Costs(Costs):
         params = dict.fromkeys([*(param for _, param in members), *beside])
         self._layers = [_Layer(size, param, place) for param in params if param.ndim >= 2]
         self._count = len(set(place.values()))
-        self.always = float(self._spent(torch.arange(self._count))[0])
+        self.always = float(self.spent(torch.arange(self._count))[0])
 
     def charge(self, rated: list[Rated]) -> list[Rated]:
         """Return the same levels, each with what it adds to the multiply-adds of those above it."""
@@ -106,11 +135,11 @@ class _Costs(Costs):
         levels = torch.cat([each.levels for each in rated])
         order = levels.argsort(descending=True, stable=True).cpu()
         costs = torch.empty(len(order), dtype=torch.float64)
-        costs[order] = self._spent(order).diff()
+        costs[order] = self.spent(order).diff()
         parts = costs.to(levels.device).split([len(each.levels) for each in rated])
         return [each._replace(cost=cost) for each, cost in zip(rated, parts, strict=True)]
 
-    def _spent(self, order: Tensor) -> Tensor:
+    def spent(self, order: Tensor) -> Tensor:
         """Return the multiply-adds of the network with the first 0, 1, … units in this order."""
         return torch.stack([layer.spent(order) for layer in self._layers]).sum(0)
 
@@ -134,6 +163,21 @@ class _Layer:
         """Return its multiply-adds with the first 0, 1, … levels in this order."""
         live = [free + torch.cumsum(torch.cat([each.new_zeros(1), each[order]]), 0) for free, each in self.sides]
         return self.times * live[0] * live[1]
+
+
+def _has_units(group: Group, param: Tensor) -> bool:
+    return (param.ndim >= 2 or group["regularizer"].joint) and param.numel() > 0
+
+
+def _only_length(group: Group) -> int:
+    """Return how many units the one weight of a group has, or the weights that share theirs."""
+    params = [param for param in group["params"] if _has_units(group, param)]
+    if not group["regularizer"].joint and len(params) != 1:
+        raise ValueError(
+            f"each group of the optimizer must have one weight to meet multiply-adds by itself, got {len(params)}: "
+            "make a group for each, or take scope global"
+        )
+    return _length(group["regularizer"], params)
 
 
 def _places(size: UnitMultiplyAdds, members: Sequence[Member]) -> dict[int, int]:

@@ -26,18 +26,20 @@ class TargetConf(Checked):
         params: of numbers that store the weights, low ranks as two factors.
         macs: of multiply-adds an image.
         bytes: of memory for the weights, single ones with an index of 4 bytes.
-        scope: global for one λ and the whole network, layer for a λ and the target in each weight; by default layer for
-            a share of units, of which one layer may else lose all, and global for all others.
+        scope: global for one λ and the whole network, layer for a λ and the target in each weight, multiply-adds of
+            whole units by the same share of units in each; by default layer for a share of units and for multiply-adds
+            under outgoing, of which one layer may else lose all, and global for all others.
         controller: quantile or feedback; none keeps λ, as proxsgd needs it.
         relaxation: how far λ goes at a time; by default 0.1, for linbreg 0.2, for feedback 0.02.
         every: steps between two looks.
         ramp: how the target gets from `start` to the goal: cubic, linear, log or none.
         start: share of the dense network at which the ramp starts, more or less than the goal; by default the larger of
             0.2 and twice the goal.
-        ramp_over: share of all steps that the ramp takes; by default 0.5, in cycles and for adabreg in low rank with
-            convolutions 0.4.
+        ramp_over: share of all steps that the ramp takes; by default 0.5; 0.4 in cycles, by whole units from a dense
+            start, and for adabreg in low rank with convolutions.
         consolidate: share of all steps, the last, for which the network is frozen and trained without regulariser; by
-            default 0.3, in cycles and for adabreg in low rank with convolutions 0.5.
+            default 0.3; 0.5 in cycles, by whole units from a dense start, and for adabreg in low rank with
+            convolutions.
         consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it;
             with convolutions a tenth for linbreg, twice that for adabreg in low rank.
         warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, in
@@ -130,8 +132,15 @@ _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
 _SLOWER = {("linbreg", False): 0.02, ("linbreg", True): 0.005}
 """With convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
-FACTORS_EARLY = {"ramp_over": 0.4, "consolidate": 0.5}
-"""A target that leaves half of the steps to factors alone."""
+_BY_UNITS = 0.005
+"""Of AdaBreg with convolutions by whole units, whose incoming weights are dense and free."""
+EARLY = {"ramp_over": 0.4, "consolidate": 0.5}
+"""A target that leaves half of the steps to what is frozen."""
+_LIKE_WEIGHTS = 0.01
+"""λ of a dense start by whole units, as large as its weights.
+
+From one ten times as large, a move of λ by a tenth shortens weights as much as they are long.
+"""
 _WEIGHTED = 2e-4
 """λ at the start where it is multiplied by √(mn): what 0.1 is to a matrix of a quarter of a million entries."""
 
@@ -143,6 +152,10 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     for low rank), or, if it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a
     tenth of that after the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4,
     or dense for whole units, whose incoming weights have no regulariser.
+
+    From a dense start by whole units λ starts at 0.01, the network is frozen after half of the steps, and AdaBreg has
+    learning rate 0.005 with convolutions. Multiply-adds are met by the same share of units in each layer: one λ for
+    all would leave a convolution two filters beside hundreds of units.
 
     In low rank with convolutions the nuclear norm is weighted, for one λ for all directions would leave a small
     convolution none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone
@@ -164,17 +177,17 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(plain.get(part, {}), dict) for part in parts):
         return plain  # built in code, or not a mapping, which is refused elsewhere
     optim, regularizer, start = ({**plain.get(part, {})} for part in parts)
-    if target.get("rank") is not None:
-        regularizer.setdefault("name", "nuclear")
-    if target.get("units") is not None:
-        regularizer.setdefault("name", OUTGOING)
-        start.setdefault("kind", "dense" if regularizer["name"] == OUTGOING else "sparse")
+    _name_norm(regularizer, target)
     low_rank = regularizer.get("name") in _LOW_RANK
     model = plain.get("model", {})
     convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
     cycles = regularizer.get("name", "l1") == "l1" and bool(_coarse_steps(optim))
     if cycles and optim.get("name", "linbreg") == "linbreg" and not convolutional:
         optim.setdefault("lr", 0.2)
+    if regularizer.get("name") == OUTGOING:
+        target = _in_all_layers(target, plain.get("rules", {}))
+        if start.setdefault("kind", "dense") == "dense" and not _coarse_steps(optim):
+            target = _by_units(regularizer, optim, convolutional, target)
     _move(optim, low_rank, convolutional, target.get("density"))
     if cycles:
         regularizer.setdefault("lam", 0.003)
@@ -185,9 +198,33 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     if low_rank and convolutional:
         _weigh(regularizer)
         if optim["name"] == "adabreg":
-            target = {**FACTORS_EARLY, **_after_freeze(2.0, optim), **target}
+            target = {**EARLY, **_after_freeze(2.0, optim), **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
+
+
+def _name_norm(regularizer: dict[str, Any], target: dict[str, Any]) -> None:
+    if target.get("rank") is not None:
+        regularizer.setdefault("name", "nuclear")
+    if target.get("units") is not None:
+        regularizer.setdefault("name", OUTGOING)
+
+
+def _in_all_layers(target: dict[str, Any], rules: Any) -> dict[str, Any]:
+    """Return a target of multiply-adds as one of the same share of units in each layer, where there are only units."""
+    beside = rules.values() if isinstance(rules, dict) else [None]
+    only_units = all(isinstance(rule, dict) and rule.get("name") == "none" for rule in beside)
+    return {"scope": "layer", **target} if only_units and target.get("macs") is not None else target
+
+
+def _by_units(
+    regularizer: dict[str, Any], optim: dict[str, Any], convolutional: bool, target: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the target of a dense start by whole units, with an early freeze."""
+    regularizer.setdefault("lam", _LIKE_WEIGHTS)
+    if convolutional and optim.get("name", "adabreg") == "adabreg":
+        optim.setdefault("lr", _BY_UNITS)
+    return {**EARLY, **target}
 
 
 def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: Any) -> None:
