@@ -9,6 +9,7 @@ from torch_bregman.experiments.dynamic_rank import DYNAMIC_RANK
 from torch_bregman.experiments.frontier import FRONTIERS
 from torch_bregman.experiments.frontier_low_rank import LOW_RANK_FRONTIERS
 from torch_bregman.experiments.frontier_units import FRONTIER_FILTERS, FRONTIER_UNITS
+from torch_bregman.experiments.frontier_units_rates import FRONTIER_FILTERS_RATES, FRONTIER_UNITS_RATES
 from torch_bregman.experiments.jmlr_convnet import JMLR_CONVNET, JMLR_CONVNET_GROUPS, JMLR_CONVNET_RATES
 from torch_bregman.experiments.jmlr_denoiser import JMLR_DENOISER, JMLR_DENOISER_RATES
 from torch_bregman.experiments.jmlr_mlp import JMLR_MLP, JMLR_MLP_RATES
@@ -46,7 +47,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         JMLR_DENOISER,
         JMLR_DENOISER_RATES,
         *(made for each in TUNED.values() for made in (each.compared(), each.tuned())),
+        FRONTIER_UNITS_RATES,
         FRONTIER_UNITS,
+        FRONTIER_FILTERS_RATES,
         FRONTIER_FILTERS,
     )
 }
