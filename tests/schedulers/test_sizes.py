@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import torch_bregman as tb
 from torch_bregman.schedulers import Bytes, Density, MultiplyAdds, Parameters, Rank, Size, Units
 from torch_bregman.schedulers.quantile import Rated, crossing, spent
+from torch_bregman.schedulers.sizes import same_ranks
 
 LEVELS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 8, width=32))
 
@@ -129,3 +130,48 @@ def test_a_goal_must_be_above_zero(kind: Any, goal: float) -> None:
 def test_what_a_regularizer_does_not_make_sleep(size: Size, regularizer: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         size.whole(torch.zeros(3, 3), regularizer)
+
+
+def stored(shapes: list[tuple[int, int]], ranks: list[int]) -> int:
+    return sum(min(r * (m + n), m * n) for (m, n), r in zip(shapes, ranks, strict=True))
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4),
+    share=st.floats(0.05, 1.0),
+    free=st.integers(0, 20),
+)
+def test_the_same_rank_in_every_weight_is_the_largest_that_fits(
+    shapes: list[tuple[int, int]], share: float, free: int
+) -> None:
+    """Against all common ranks, tried one after the other."""
+    groups = [{"regularizer": tb.Nuclear(1.0), "params": [torch.zeros(shape)]} for shape in shapes]
+    budget = share * (sum(m * n for m, n in shapes) + free)
+    size, beside = Parameters(max(budget, 1.5)), [torch.zeros(free, 1)]
+    full = [min(shape) for shape in shapes]
+    common = [[min(r, each) for each in full] for r in range(1, max(full) + 1)]
+    fitting = [ranks for ranks in common if stored(shapes, ranks) + free <= size.goal]
+    if stored(shapes, common[0]) + free > size.goal:
+        with pytest.raises(ValueError, match="the least that keeps rank 1 in every weight is"):
+            same_ranks(size, groups, beside)
+        return
+    found = [int(rank.budget(each)) for rank, each in zip(same_ranks(size, groups, beside), full, strict=True)]
+    assert stored(shapes, found) + free <= size.goal
+    above = common[len(fitting)] if len(fitting) < len(common) else full
+    assert all(low <= rank <= high for low, rank, high in zip(fitting[-1], found, above, strict=True))
+    assert found == full or any(
+        stored(shapes, [r + (i == which) for i, r in enumerate(found)]) + free > size.goal
+        for which in range(len(found))
+        if found[which] < above[which]
+    )
+
+
+def test_ranks_are_shared_out_only_among_weights_under_a_nuclear_norm_of_their_own() -> None:
+    weight = nn.Parameter(torch.zeros(4, 5))
+    low = {"regularizer": tb.Nuclear(1.0), "params": [weight]}
+    assert same_ranks(Parameters(20.0), [low, {**low, "params": [weight, weight]}], []) == []
+    assert same_ranks(Parameters(20.0), [low, {**low, "regularizer": tb.L1(1.0)}], []) == []
+    assert [rank.goal for rank in Parameters(18.0).apart([low, low], [])] == [0.25, 0.25]
+    assert Rank(3.0).apart([low, low], []) == [Rank(3.0), Rank(3.0)]
+    with pytest.raises(ValueError, match="makes no single weights sleep"):
+        Density(0.5).apart([low], [])

@@ -210,6 +210,8 @@ def test_in_low_rank_convolutions_have_a_weighted_norm_and_factors_are_trained_e
     target = conf.target
     assert conf.optim.lr == 0.003
     assert (target.ramp_over, target.consolidate, target.consolidate_lr) == early
+    assert target.warm_up == (None if model == "lenet_300_100" else 0.05)
+    assert target.scope == ("global" if model == "lenet_300_100" else "layer")
     assert conf.regularizer == RegularizerConf(regularizer[0], regularizer[1], regularizer[2])
     own = Conf.from_dict({**plain, "optim": {"lr": 0.01}, "target": {"params": 9000, "consolidate": 0.2}})
     assert (own.target.consolidate, own.target.consolidate_lr) == (0.2, None if model == "lenet_300_100" else 0.02)
@@ -262,13 +264,22 @@ def test_a_norm_that_is_known_is_left_as_it_is(own: dict[str, Any]) -> None:
 
 MODELS = st.sampled_from(["lenet_300_100", "convnet", "lenet5_caffe"])
 GOALS = st.sampled_from(
-    [{"density": 0.02}, {"density": 0.1}, {"units": 0.2}, {"units": 40.0}, {"params": 9000.0}, {"rank": 12.0}]
+    [
+        {"density": 0.02},
+        {"density": 0.1},
+        {"units": 0.2},
+        {"units": 40.0},
+        {"params": 9000.0},
+        {"rank": 12.0},
+        {"macs": 0.3},
+    ]
 )
 PARTS: dict[str, Any] = {
     "optim": OptimConf(name="adabreg", lr=0.3),
     "regularizer": RegularizerConf(name="nuclear", lam=0.7),
     "start": StartConf(kind="dense"),
 }
+OUTGOING = RegularizerConf(name="outgoing", lam=0.02)
 
 
 @given(MODELS, GOALS, st.sets(st.sampled_from(sorted(PARTS)), max_size=2))
@@ -282,6 +293,13 @@ def test_in_code_the_recipe_chooses_the_parts_left_out(model: str, goal: dict[st
     assert found == expected
     assert Conf.from_dict(found.to_dict()) == found
     assert all(getattr(found, name) == part for name, part in own.items())
+
+
+def test_in_code_multiply_adds_of_whole_units_are_met_in_each_layer() -> None:
+    conf = Conf(target=TargetConf(macs=0.3), regularizer=OUTGOING)
+    assert (conf.target.scope, conf.start.kind, conf.target.consolidate) == ("layer", "dense", 0.5)
+    assert Conf(target=TargetConf(macs=0.3, scope="global"), regularizer=OUTGOING).target.scope == "global"
+    assert Conf(target=TargetConf(macs=0.3)).target.scope == "global"
 
 
 def test_the_recipe_also_comes_with_a_target_that_is_set_later() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch_bregman.train import Conf, TargetConf, fit
 from torch_bregman.train.command_line import parse_conf
 from torch_bregman.train.setup import set_up
 from torch_bregman.train.target_conf import ramp_start
+from torch_bregman.train.targets import build_rates
 from torch_bregman.views import get_view
 
 WEIGHTS = 784 * 16 + 16 * 10
@@ -86,6 +88,19 @@ def test_low_rank_is_met_within_a_rank(goal: dict[str, float], tiny: Callable[..
     assert wanted - unit <= size <= wanted
     assert result.summary["stored"] == stored
     assert list(result.rows[-1]["layer_rank"].values()) == [r for r, p in zip(ranks, weights, strict=True) if r < 10]
+
+
+def test_with_convolutions_numbers_are_met_by_the_same_rank_in_every_layer(tiny: Callable[..., Conf]) -> None:
+    plain = tiny(model={"name": "lenet5_caffe", "hidden": None}, epochs=2).to_dict()
+    rules = {name: {"name": "none", "lam": 0.0} for name in ("features.conv1", "classifier.fc2")}
+    goal = {"regularizer": {"name": "nuclear"}, "rules": rules, "target": {"params": 13_500}}
+    conf = Conf.from_dict({key: value for key, value in plain.items() if key not in ("optim", "start")} | goal)
+    assert conf.target.scope == "layer"
+    result = fit(conf, observers=[])
+    named = dict(result.model.named_parameters())
+    ranks = [rank(named[name]) for name in ("features.conv2.weight", "classifier.fc1.weight")]
+    assert ranks == [5, 4]  # 13,450 numbers: 500 + 5,000 beside, 550 and 1,300 for each direction
+    assert result.summary["stored"] == 5_500 + 5 * 550 + 4 * 1_300
 
 
 def test_kernels_of_a_conv_net_are_met_within_one(tiny: Callable[..., Conf]) -> None:
@@ -163,6 +178,23 @@ def test_layers_that_a_rule_sets_free_keep_all_their_units(key: str, tiny: Calla
     reads = model.features.conv2.weight.detach()
     assert int(reads.movedim(1, 0).flatten(1).any(1).sum()) == 16
     assert bool((model.classifier.fc1.weight.detach() != 0).all())
+
+
+@pytest.mark.parametrize(("norm", "again"), [("nuclear", True), ("l1", False)])
+def test_the_rate_rises_at_the_start_and_where_the_moments_of_factors_start(norm: str, again: bool) -> None:
+    goal = {"params": 5000} if again else {"density": 0.01}
+    plain = {"target": {**goal, "warm_up": 0.1, "consolidate": 0.5, "consolidate_lr": 0.02}, "epochs": 1}
+    conf = Conf.from_dict({**plain, "regularizer": {"name": norm}, "optim": {"name": "adabreg", "lr": 0.01}})
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.01)
+    schedule, rates = build_rates(conf, optimizer, 100), []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:3] == pytest.approx([0.001, 0.002, 0.003], rel=0.02)
+    falling = [0.02 * (1 + math.cos(math.pi * k / 50)) / 2 for k in range(50)]
+    rising = [min((k + 1) / 10, 1.0) if again else 1.0 for k in range(50)]
+    assert rates[50:] == pytest.approx([one * other for one, other in zip(falling, rising, strict=True)])
 
 
 def test_one_flag_chooses_the_rest_and_each_part_can_be_set_by_hand() -> None:

@@ -73,6 +73,7 @@ class LowRankFrontier:
         options: of that network.
         free: layers that stay dense.
         kept: those in words, as the subject of a sentence, with its verb.
+        found: what AdaBreg finds, in words.
         note: what else is to be said.
         budgets: of numbers stored, the largest first.
         tuned_at: numbers at which settings are chosen, each for all budgets up to the next.
@@ -90,6 +91,7 @@ class LowRankFrontier:
     options: Mapping[str, Any]
     free: tuple[str, ...]
     kept: str
+    found: str
     note: str
     budgets: tuple[Budget, ...]
     tuned_at: tuple[int, ...]
@@ -178,8 +180,8 @@ class LowRankFrontier:
     def _about(self) -> str:
         return (
             f"{self.place}, batches of 100, the same epochs for all; {self.kept} dense, every number stored for "
-            f"weights counts, a low-rank weight as its two factors. AdaBreg finds ranks under one λ and, from half of "
-            f"the steps on, trains the factors alone, with twice the learning rate at first. Beside it Adam, dense for "
+            f"weights counts, a low-rank weight as its two factors. AdaBreg finds {self.found} and, from half of the "
+            f"steps on, trains the factors alone, with twice the learning rate at first. Beside it Adam, dense for "
             f"half of the steps, then cut to the leading singular values that the same budget allows and fine-tuned by "
             f"factors from the full learning rate; and two thin layers in the place of each from the start, the rate "
             f"falling by cosine. {self.note}Learning rates and weight decays of every method are chosen on held-out "
@@ -290,6 +292,7 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             options={},
             free=("fc3",),
             kept="the last layer stays",
+            found="ranks under one λ",
             note="The same ranks are those that AdaBreg came to in `size-low-rank`. ",
             budgets=(_lenet(31016, (24, 9), 20), _lenet(15324, (11, 6), 9)),
             tuned_at=(15324, 31016),
@@ -307,10 +310,14 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             options={"conv_relu": True},
             free=("features.conv1", "classifier.fc2"),
             kept="the first convolution and the last layer stay",
-            note="",
+            found="as many directions in both layers, or one more in the smaller where that still fits,",
+            note=(
+                "Truncation keeps the same ranks. For both the rate rises over 5 % of the steps at the start and after "
+                "the freeze. "
+            ),
             budgets=(_caffe(30278, 13), _caffe(13091, 4)),
             tuned_at=(13091,),
-            methods=(_adabreg(0.003, 0.001, 0.002, 0.005), _cut(0.002, 0.001, 0.004, 0.008), _EQUAL),
+            methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _cut(0.002, 0.001, 0.004, 0.008), _EQUAL),
             scales=_LENET5,
             tuning=_LENET5_RATES,
             marks={30278: 98.2, 13091: 98.1},

@@ -32,7 +32,8 @@ class SizeControl(Schedule):
             times the goal down to it in 6000 steps. Default 1 throughout. The whole network is never exceeded.
         groups: indices of the groups to steer, default all with a regulariser; then all weights of the optimizer count.
         scope: "global" (default) meets the target over all groups together, with λ's in the proportion they start in;
-            "group" meets it in each by itself, `UnitMultiplyAdds` by the same share of units in all.
+            "group" meets it in each by itself, `UnitMultiplyAdds` by the same share of units in all, `Parameters`,
+            `MultiplyAdds` and `Bytes` of low ranks by the same rank.
         least, most: λ is kept within these, default 0 and inf.
 
     Raises:

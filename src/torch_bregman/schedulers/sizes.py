@@ -122,13 +122,13 @@ class Size(ABC):
         return Costs(sum(self.beside(param) for param in beside) + sum(free))
 
     def apart(self, groups: Sequence[dict[str, Any]], beside: Sequence[Tensor]) -> list[Size]:
-        """Return what each group has to meet where each meets the target by itself: the same.
+        """Return what each group has to meet where each meets the target by itself: the same; see `same_ranks`.
 
         Args:
             groups: of the optimizer, all that are steered.
             beside: further weights.
         """
-        return [self] * len(groups)
+        return same_ranks(self, groups, beside) or [self] * len(groups)
 
     def beside(self, param: Tensor) -> float:
         """Return what a weight without a regulariser adds."""
@@ -251,6 +251,10 @@ class Rank(Size):
 
     name: ClassVar[str] = "rank"
 
+    def apart(self, groups: Sequence[dict[str, Any]], beside: Sequence[Tensor]) -> list[Size]:
+        """Return the same rank, or share of the full one, for each group."""
+        return [self] * len(groups)
+
     def budget(self, whole: float) -> float:
         """Return a whole number of directions."""
         return round(super().budget(whole))
@@ -359,3 +363,43 @@ def joint_groups(members: Sequence[Member]) -> Iterator[dict[str, Any]]:
 SIZES: dict[str, Callable[..., Size]] = {
     kind.name: kind for kind in (Density, Units, Rank, Parameters, MultiplyAdds, Bytes)
 }
+
+
+def same_ranks(size: Size, groups: Sequence[dict[str, Any]], beside: Sequence[Tensor]) -> list[Size]:
+    """Return a rank for each group, so that all together meet a size; the same one, or one more where that still fits.
+
+    A weight whose full rank is less has that. Nothing where a group has another norm than the nuclear one, or several
+    weights.
+
+    Args:
+        size: what all together may have: stored numbers, multiply-adds or bytes.
+        groups: of the optimizer, all that are steered.
+        beside: further weights, which count.
+
+    Raises:
+        ValueError: for a size that is less than rank 1 in every weight.
+
+    Example:
+        >>> from torch_bregman.regularizers import Nuclear
+        >>> groups = [{"regularizer": Nuclear(), "params": [torch.zeros(shape)]} for shape in ((4, 5), (5, 9))]
+        >>> [rank.budget(rank_of) for rank, rank_of in zip(same_ranks(Parameters(32.0), groups, []), (4, 5))]
+        [2, 1]
+    """
+    members = [[param for param in group["params"] if param.ndim >= 2 and param.numel()] for group in groups]
+    norms = [group["regularizer"] for group in groups]
+    if not all(isinstance(norm, Nuclear) and len(each) == 1 for norm, each in zip(norms, members, strict=True)):
+        return []
+    weights = [each[0].detach() for each in members]
+    full = [min(norm.matrix(weight).shape) for norm, weight in zip(norms, weights, strict=True)]
+    costs = [size.directions(n, norm, w) for n, norm, w in zip(full, norms, weights, strict=True)]
+    turns = sorted((turn, float(cost[turn]), which) for which, cost in enumerate(costs) for turn in range(len(cost)))
+    always = sum(size.beside(param) for param in beside)
+    budget = size.budget(sum(size.whole(w, norm) for w, norm in zip(weights, norms, strict=True)) + always)
+    if (least := always + sum(float(cost[0]) for cost in costs)) > budget * (1 + 1e-12):
+        raise ValueError(
+            f"a target of {size.name} {size.goal:g} cannot be met: it is {budget:,.10g}, and the least that keeps "
+            f"rank 1 in every weight is {least:,.10g}: raise it"
+        )
+    spent = always + torch.cumsum(torch.tensor([cost for _, cost, _ in turns], dtype=torch.float64), 0)
+    kept = [which for _, _, which in turns[: int((spent <= budget * (1 + 1e-12)).sum())]]
+    return [Rank(kept.count(which) / each) for which, each in enumerate(full)]

@@ -26,9 +26,10 @@ class TargetConf(Checked):
         params: of numbers that store the weights, low ranks as two factors.
         macs: of multiply-adds an image.
         bytes: of memory for the weights, single ones with an index of 4 bytes.
-        scope: global for one λ and the whole network, layer for a λ and the target in each weight, multiply-adds of
-            whole units by the same share of units in each; by default layer for a share of units and for multiply-adds
-            under outgoing, of which one layer may else lose all, and global for all others.
+        scope: global for one λ and the whole network; layer for a λ and the target in each weight, multiply-adds of
+            whole units by the same share of units in each, params, macs and bytes of low rank by the same rank; by
+            default layer for a share of units, multiply-adds under outgoing, and low rank with convolutions, where one
+            layer may else lose all, and global for all others.
         controller: quantile or feedback; none keeps λ, as proxsgd needs it.
         relaxation: how far λ goes at a time; by default 0.1, for linbreg 0.2, for feedback 0.02.
         every: steps between two looks.
@@ -42,8 +43,9 @@ class TargetConf(Checked):
             convolutions.
         consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it;
             with convolutions a tenth for linbreg, twice that for adabreg in low rank.
-        warm_up: share of all steps over which the learning rate rises; by default 0.03 for linbreg and bregman, in
-            cycles at least 50 steps or a tenth; 0 else.
+        warm_up: share of all steps over which the learning rate rises, for adabreg in low rank after the freeze, too;
+            by default 0.03 for linbreg and bregman, in cycles at least 50 steps or a tenth, 0.05 for adabreg in low
+            rank with convolutions; 0 else.
     """
 
     density: float | None = None
@@ -70,9 +72,7 @@ class TargetConf(Checked):
                 raise ValueError(f"target.{name} must be a number > 0, got {value!r}: 0.05 is 5 %, 5000 a number")
         if self.density is not None and self.density > 1 and self.density != int(self.density):
             raise ValueError(f"target.density must be a share up to 1 or a whole number, got {self.density!r}")
-        if self.asked:
-            self.scope = self.scope or ("layer" if self.units is not None and self.units <= 1 else "global")
-        else:
+        if not self.asked:
             self.scope = None if self.scope == "global" else self.scope  # as configurations made before 0.1 have it
             usual = {name for name in _USUAL if self.share(name) == _USUAL[name]}
             refuse_idle("target", self, usual, f"no goal (one of {', '.join(GOALS)})")
@@ -83,6 +83,8 @@ class TargetConf(Checked):
         """Give what neither was set nor comes from the recipe its usual value."""
         for name in _USUAL:
             setattr(self, name, self.share(name))
+        if self.asked:
+            self.scope = self.scope or ("layer" if self.units is not None and self.units <= 1 else "global")
 
     def share(self, name: Literal["ramp_over", "consolidate"]) -> float:
         """Return a share of all steps, the usual one where it is left open."""
@@ -126,7 +128,7 @@ _MANY = 0.05
 """Density from which on a network is so large that it fits its data too well."""
 _DEAR = 0.03
 """Density from which on a coarse step costs as much as a fifth of what a fine one adds to it."""
-_LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
+LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
@@ -141,6 +143,8 @@ _LIKE_WEIGHTS = 0.01
 
 From one ten times as large, a move of λ by a tenth shortens weights as much as they are long.
 """
+_GENTLY = 0.05
+"""Warm-up of AdaBreg in low rank with convolutions: steps as long as the rate in every entry shut filters off."""
 _WEIGHTED = 2e-4
 """λ at the start where it is multiplied by √(mn): what 0.1 is to a matrix of a quarter of a million entries."""
 
@@ -159,7 +163,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
 
     In low rank with convolutions the nuclear norm is weighted, for one λ for all directions would leave a small
     convolution none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone
-    with twice the learning rate.
+    with twice the learning rate, which rises over 5 % of the steps at the start and after the freeze.
 
     In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short
     at first and grow until the freeze after half of the steps, to m, from a density of 3 % on to 0.7 of it; the same
@@ -178,14 +182,14 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         return plain  # built in code, or not a mapping, which is refused elsewhere
     optim, regularizer, start = ({**plain.get(part, {})} for part in parts)
     _name_norm(regularizer, target)
-    low_rank = regularizer.get("name") in _LOW_RANK
+    low_rank = regularizer.get("name") in LOW_RANK
     model = plain.get("model", {})
     convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
     cycles = regularizer.get("name", "l1") == "l1" and bool(_coarse_steps(optim))
     if cycles and optim.get("name", "linbreg") == "linbreg" and not convolutional:
         optim.setdefault("lr", 0.2)
     if regularizer.get("name") == OUTGOING:
-        target = _in_all_layers(target, plain.get("rules", {}))
+        target = _in_all_layers(target, ("macs",), plain.get("rules", {}))
         if start.setdefault("kind", "dense") == "dense" and not _coarse_steps(optim):
             target = _by_units(regularizer, optim, convolutional, target)
     _move(optim, low_rank, convolutional, target.get("density"))
@@ -197,8 +201,9 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         target = {**_after_freeze(0.1, optim), **target}
     if low_rank and convolutional:
         _weigh(regularizer)
+        target = _in_all_layers(target, ("params", "macs", "bytes"), plain.get("rules", {}))
         if optim["name"] == "adabreg":
-            target = {**EARLY, **_after_freeze(2.0, optim), **target}
+            target = {**EARLY, **_after_freeze(2.0, optim), "warm_up": _GENTLY, **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -210,11 +215,12 @@ def _name_norm(regularizer: dict[str, Any], target: dict[str, Any]) -> None:
         regularizer.setdefault("name", OUTGOING)
 
 
-def _in_all_layers(target: dict[str, Any], rules: Any) -> dict[str, Any]:
-    """Return a target of multiply-adds as one of the same share of units in each layer, where there are only units."""
+def _in_all_layers(target: dict[str, Any], goals: tuple[str, ...], rules: Any) -> dict[str, Any]:
+    """Return a target that all layers meet alike, where one of these goals is all, and no layer has another norm."""
     beside = rules.values() if isinstance(rules, dict) else [None]
-    only_units = all(isinstance(rule, dict) and rule.get("name") == "none" for rule in beside)
-    return {"scope": "layer", **target} if only_units and target.get("macs") is not None else target
+    alike = all(isinstance(rule, dict) and rule.get("name") == "none" for rule in beside)
+    asked = [goal for goal in GOALS if target.get(goal) is not None]
+    return {"scope": "layer", **target} if alike and len(asked) == 1 and asked[0] in goals else target
 
 
 def _by_units(

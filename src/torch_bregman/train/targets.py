@@ -12,7 +12,7 @@ import torch_bregman.schedulers as schedulers
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.schedulers import Consolidation, Schedule, Size, SizeControl
 from torch_bregman.train.conf import Conf
-from torch_bregman.train.target_conf import OUTGOING, ramp_start
+from torch_bregman.train.target_conf import LOW_RANK, OUTGOING, ramp_start
 
 _KINDS = {
     "density": schedulers.Density,
@@ -56,6 +56,9 @@ def build_controls(conf: Conf, optimizer: Optimizer, model: nn.Module, image: Te
 def build_rates(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
     """Return the learning rate of a run with a target: by cosine to a tenth, after the freeze by cosine to 0.
 
+    It rises where moments start, for their first steps are as long as the rate in every entry: at the start, and again
+    where the freeze starts those of factors anew.
+
     Args:
         conf: the run.
         optimizer: of the run.
@@ -66,12 +69,12 @@ def build_rates(conf: Conf, optimizer: Optimizer, steps: int) -> Any:
     lr = conf.optim.lr or 0.0
     after = 0.5 if conf.target.consolidate_lr is None else conf.target.consolidate_lr / lr if lr else 0.0
     warm = _warm_up(conf, total)
+    again = warm if conf.optim.name == "adabreg" and conf.regularizer.name in LOW_RANK else 0.0
 
     def factor(step: int) -> float:
         if step >= end:
-            return after * _falling((step - end) / max(total - end, 1))
-        rising = min((step + 1) / warm, 1.0) if warm else 1.0
-        return rising * (0.1 + 0.9 * _falling(step / end))
+            return _rising(step - end, again) * after * _falling((step - end) / max(total - end, 1))
+        return _rising(step, warm) * (0.1 + 0.9 * _falling(step / end))
 
     return lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -88,6 +91,10 @@ def _warm_up(conf: Conf, total: int) -> float:
 def frozen_from(conf: Conf, total: int) -> int:
     """Return the number of steps before the freeze."""
     return round(total * (1 - conf.target.share("consolidate")))
+
+
+def _rising(step: int, warm: float) -> float:
+    return min((step + 1) / warm, 1.0) if warm else 1.0
 
 
 def _falling(share: float) -> float:
