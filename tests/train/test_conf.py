@@ -233,7 +233,7 @@ def test_by_whole_units_a_dense_start_has_a_small_lambda_and_an_early_freeze(
     assert (own.regularizer.lam, own.optim.lr) == (0.3, 0.1)
     linbreg = Conf.from_dict({**plain, "optim": {"name": "linbreg"}})
     assert linbreg.optim.lr == (0.1 if lr == 0.01 else 0.02)
-    assert conf.target.scope == "layer"
+    assert conf.target.scope == ("layer" if "units" in goal or model == "lenet5_caffe" else "global")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_by_whole_units_a_dense_start_has_a_small_lambda_and_an_early_freeze(
     [({"fc1": {"name": "none", "lam": 0}}, "layer"), ({"fc1": {"name": "l1"}}, "global")],
 )
 def test_multiply_adds_are_met_in_each_layer_where_there_are_only_units(rules: dict[str, Any], scope: str) -> None:
-    plain = {"regularizer": {"name": "outgoing"}, "target": {"macs": 0.3}, "rules": rules}
+    plain = {"model": {"name": "convnet"}, "regularizer": {"name": "outgoing"}, "target": {"macs": 0.3}, "rules": rules}
     assert Conf.from_dict(plain).target.scope == scope
     assert Conf.from_dict({**plain, "target": {"macs": 0.3, "scope": "global"}}).target.scope == "global"
     assert Conf.from_dict({**plain, "regularizer": {"name": "l1"}}).target.scope == "global"
@@ -296,10 +296,12 @@ def test_in_code_the_recipe_chooses_the_parts_left_out(model: str, goal: dict[st
 
 
 def test_in_code_multiply_adds_of_whole_units_are_met_in_each_layer() -> None:
-    conf = Conf(target=TargetConf(macs=0.3), regularizer=OUTGOING)
+    conv = ModelConf(name="convnet")
+    conf = Conf(model=conv, target=TargetConf(macs=0.3), regularizer=OUTGOING)
     assert (conf.target.scope, conf.start.kind, conf.target.consolidate) == ("layer", "dense", 0.5)
-    assert Conf(target=TargetConf(macs=0.3, scope="global"), regularizer=OUTGOING).target.scope == "global"
-    assert Conf(target=TargetConf(macs=0.3)).target.scope == "global"
+    assert Conf(model=conv, target=TargetConf(macs=0.3, scope="global"), regularizer=OUTGOING).target.scope == "global"
+    assert Conf(model=conv, target=TargetConf(macs=0.3)).target.scope == "global"
+    assert Conf(target=TargetConf(macs=0.3), regularizer=OUTGOING).target.scope == "global"
 
 
 def test_the_recipe_also_comes_with_a_target_that_is_set_later() -> None:

@@ -28,8 +28,8 @@ class TargetConf(Checked):
         bytes: of memory for the weights, single ones with an index of 4 bytes.
         scope: global for one λ and the whole network; layer for a λ and the target in each weight, multiply-adds of
             whole units by the same share of units in each, params, macs and bytes of low rank by the same rank; by
-            default layer for a share of units, multiply-adds under outgoing, and low rank with convolutions, where one
-            layer may else lose all, and global for all others.
+            default layer for a share of units, and with convolutions for multiply-adds under outgoing and for low rank,
+            where one layer may else lose all; global for all others.
         controller: quantile or feedback; none keeps λ, as proxsgd needs it.
         relaxation: how far λ goes at a time; by default 0.1, for linbreg 0.2, for feedback 0.02.
         every: steps between two looks.
@@ -158,8 +158,8 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     or dense for whole units, whose incoming weights have no regulariser.
 
     From a dense start by whole units λ starts at 0.01, the network is frozen after half of the steps, and AdaBreg has
-    learning rate 0.005 with convolutions. Multiply-adds are met by the same share of units in each layer: one λ for
-    all would leave a convolution two filters beside hundreds of units.
+    learning rate 0.005 with convolutions. With those, multiply-adds are met by the same share of units in each layer:
+    one λ for all would leave a convolution two filters beside hundreds of units.
 
     In low rank with convolutions the nuclear norm is weighted, for one λ for all directions would leave a small
     convolution none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone
@@ -188,10 +188,11 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     cycles = regularizer.get("name", "l1") == "l1" and bool(_coarse_steps(optim))
     if cycles and optim.get("name", "linbreg") == "linbreg" and not convolutional:
         optim.setdefault("lr", 0.2)
-    if regularizer.get("name") == OUTGOING:
-        target = _in_all_layers(target, ("macs",), plain.get("rules", {}))
-        if start.setdefault("kind", "dense") == "dense" and not _coarse_steps(optim):
-            target = _by_units(regularizer, optim, convolutional, target)
+    if convolutional and (low_rank or regularizer.get("name") == OUTGOING):
+        target = _in_all_layers(target, low_rank, plain.get("rules", {}))
+    by_units = regularizer.get("name") == OUTGOING and start.setdefault("kind", "dense") == "dense"
+    if by_units and not _coarse_steps(optim):
+        target = _by_units(regularizer, optim, convolutional, target)
     _move(optim, low_rank, convolutional, target.get("density"))
     if cycles:
         regularizer.setdefault("lam", 0.003)
@@ -201,7 +202,6 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         target = {**_after_freeze(0.1, optim), **target}
     if low_rank and convolutional:
         _weigh(regularizer)
-        target = _in_all_layers(target, ("params", "macs", "bytes"), plain.get("rules", {}))
         if optim["name"] == "adabreg":
             target = {**EARLY, **_after_freeze(2.0, optim), "warm_up": _GENTLY, **target}
     _begin(start, target, low_rank)
@@ -215,8 +215,12 @@ def _name_norm(regularizer: dict[str, Any], target: dict[str, Any]) -> None:
         regularizer.setdefault("name", OUTGOING)
 
 
-def _in_all_layers(target: dict[str, Any], goals: tuple[str, ...], rules: Any) -> dict[str, Any]:
-    """Return a target that all layers meet alike, where one of these goals is all, and no layer has another norm."""
+def _in_all_layers(target: dict[str, Any], low_rank: bool, rules: Any) -> dict[str, Any]:
+    """Return a target of cost that all layers meet alike, where it is all that is asked, and no layer has another norm.
+
+    Convolutions are used at many positions, their levels rise otherwise than those of linear layers.
+    """
+    goals = ("params", "macs", "bytes") if low_rank else ("macs",)
     beside = rules.values() if isinstance(rules, dict) else [None]
     alike = all(isinstance(rule, dict) and rule.get("name") == "none" for rule in beside)
     asked = [goal for goal in GOALS if target.get(goal) is not None]
