@@ -159,7 +159,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
 
     From a dense start by whole units λ starts at 0.01, the network is frozen after half of the steps, and AdaBreg has
     learning rate 0.005 with convolutions. With those, multiply-adds are met by the same share of units in each layer:
-    one λ for all would leave a convolution two filters beside hundreds of units.
+    one λ for all would leave a convolution one filter beside hundreds of units.
 
     In low rank with convolutions the nuclear norm is weighted, for one λ for all directions would leave a small
     convolution none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone
