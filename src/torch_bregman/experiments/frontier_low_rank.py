@@ -13,6 +13,7 @@ from torch_bregman.experiments.recipe import (
     BRIEF,
     SECONDS,
     VALIDATION,
+    VALIDATION_LOSS,
     Changes,
     Experiment,
     Quantity,
@@ -167,7 +168,7 @@ class LowRankFrontier:
                 for each in self.candidates()
             ),
             scales={name: held_out(scale) for name, scale in self.tuning.items()},
-            columns=(VALIDATION, Quantity("val_loss", "validation loss", 1, 4)),
+            columns=(VALIDATION, VALIDATION_LOSS),
             tunes=True,
         )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import reduce
 
+from torch_bregman.experiments.choosing import held_out
 from torch_bregman.experiments.recipe import (
     BRIEF,
     VALIDATION,
+    VALIDATION_LOSS,
     Changes,
     Experiment,
-    Quantity,
     Scale,
     Variant,
     merged,
@@ -30,16 +31,14 @@ def _from(share: float, optim: Changes, lam: float) -> Changes:
     return {"target": {"units": share}, "optim": optim, "regularizer": {"name": "outgoing", "lam": lam}}
 
 
-def _held_out(epochs: int) -> dict[str, Scale]:
-    held: Changes = {"data": {"validation": 0.1}}
+def _scales(epochs: int) -> dict[str, Scale]:
     return {
-        "smoke": Scale(BRIEF.about, 1, merged(BRIEF.changes, held)),
-        "small": Scale(f"{epochs} epochs, 1 seed.", 1, {"epochs": epochs, **held}),
-        "full": Scale("20 epochs, 3 seeds.", 3, {"epochs": 20, **held}),
+        "smoke": held_out(BRIEF),
+        "small": held_out(Scale(f"{epochs} epochs, 1 seed.", 1, {"epochs": epochs})),
+        "full": held_out(Scale("20 epochs, 3 seeds.", 3, {"epochs": 20})),
     }
 
 
-_LOSS = Quantity("val_loss", "validation loss", 1, 4)
 _OPTIMIZERS = (("adabreg", "AdaBreg"), ("linbreg", "LinBreg"))
 
 FRONTIER_UNITS_RATES = Experiment(
@@ -63,8 +62,8 @@ FRONTIER_UNITS_RATES = Experiment(
             for share in (0.05, 0.2)
         ),
     ),
-    scales=_held_out(8),
-    columns=(VALIDATION, _LOSS),
+    scales=_scales(8),
+    columns=(VALIDATION, VALIDATION_LOSS),
     tunes=True,
 )
 
@@ -105,7 +104,7 @@ FRONTIER_FILTERS_RATES = Experiment(
             for scope, how in (("layer", "the same share in each layer"), ("global", "one λ"))
         ),
     ),
-    scales=_held_out(5),
-    columns=(VALIDATION, _LOSS),
+    scales=_scales(5),
+    columns=(VALIDATION, VALIDATION_LOSS),
     tunes=True,
 )

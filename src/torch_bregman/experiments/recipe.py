@@ -39,6 +39,7 @@ class Quantity:
 
 ACCURACY = Quantity("test_accuracy", "test accuracy, %", 100)
 VALIDATION = Quantity("val_accuracy", "validation accuracy, %", 100)
+VALIDATION_LOSS = Quantity("val_loss", "validation loss", 1, 4)
 LOSS = Quantity("train_loss", "training loss", 1, 4)
 DENSITY = Quantity("density", "weights left, %", 100)
 SECONDS = Quantity("seconds", "seconds of training", 1, 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch_bregman.experiments.choosing import held_out
 from torch_bregman.experiments.recipe import (
     ACCURACY,
     DENSITY,
     SCALES,
     SECONDS,
     VALIDATION,
+    VALIDATION_LOSS,
     Changes,
     Experiment,
     Quantity,
@@ -162,12 +164,10 @@ SIZE_RATES = Experiment(
         *(_tried(0.05, 0.005, decay, f"-{decay:g}-fashion", _FASHION) for decay in (1e-4, 0.1, 0.3)),
     ),
     scales={
-        "smoke": Scale(
-            "4 epochs of the embedded sample, 1 seed.", 1, {**_SMOKE, "data": {**_SMOKE["data"], "validation": 0.1}}
-        ),
-        "small": Scale("20 epochs, 1 seed.", 1, {"data": {"validation": 0.1}}),
-        "full": Scale("100 epochs, 3 seeds.", 3, {"epochs": 100, "data": {"validation": 0.1}}),
+        "smoke": held_out(Scale("4 epochs of the embedded sample, 1 seed.", 1, _SMOKE)),
+        "small": held_out(Scale("20 epochs, 1 seed.", 1, {})),
+        "full": held_out(Scale("100 epochs, 3 seeds.", 3, {"epochs": 100})),
     },
-    columns=(VALIDATION, Quantity("val_loss", "validation loss", 1, 4), DENSITY),
+    columns=(VALIDATION, VALIDATION_LOSS, DENSITY),
     tunes=True,
 )

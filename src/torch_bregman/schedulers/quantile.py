@@ -13,7 +13,7 @@ _BRACKETS = (0.01, 0.05)
 """Widths of the first brackets around the guess, relative to it."""
 _SMALL, _EVERY = 4096, 32
 """Beyond so many levels a sample of every 32nd is sorted before all are."""
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Relative, of sums of costs."""
 
 
@@ -68,8 +68,18 @@ def crossing(rated: Sequence[Rated], budget: float, guess: float = 0.0) -> Cross
     if budget >= whole:
         return Crossing(min((float(each.levels.amin()) for each in rated if each.levels.numel()), default=0.0), 0.0)
     levels, total, above = _search(rated, budget, guess)
-    count = int((total <= budget * (1 + _ROUNDING)).sum())
+    count = fitting(total, budget)
     return Crossing(float(levels[count - 1]) if count else _least_above(rated, above), float(levels[count]))
+
+
+def fitting(total: Tensor, budget: float) -> int:
+    """Return how many of these sums, which rise, stay within a budget, but for rounding.
+
+    Example:
+        >>> fitting(torch.tensor([1.0, 3.0, 6.0]), budget=3)
+        2
+    """
+    return int((total <= budget * (1 + ROUNDING)).sum())
 
 
 def spent(rated: Sequence[Rated], lam: float) -> float:

@@ -12,11 +12,16 @@ import torch
 from torch import Tensor
 
 from torch_bregman.regularizers import GroupL2, Nuclear, Regularizer, UnitL2
-from torch_bregman.schedulers.quantile import Rated
+from torch_bregman.schedulers.quantile import ROUNDING, Rated, fitting
 from torch_bregman.views import View, get_view
 
 Member: TypeAlias = tuple[dict[str, Any], Tensor]
 """A weight, and the group of the optimizer that it is in."""
+
+
+def counted(group: dict[str, Any]) -> list[Tensor]:
+    """Return the parameters of a group of the optimizer that sizes count: weights, and what shares units with them."""
+    return [p for p in group["params"] if (p.ndim >= 2 or group["regularizer"].joint) and p.numel()]
 
 
 @dataclass
@@ -385,7 +390,7 @@ def same_ranks(size: Size, groups: Sequence[dict[str, Any]], beside: Sequence[Te
         >>> [rank.budget(rank_of) for rank, rank_of in zip(same_ranks(Parameters(32.0), groups, []), (4, 5))]
         [2, 1]
     """
-    members = [[param for param in group["params"] if param.ndim >= 2 and param.numel()] for group in groups]
+    members = [counted(group) for group in groups]
     norms = [group["regularizer"] for group in groups]
     if not all(isinstance(norm, Nuclear) and len(each) == 1 for norm, each in zip(norms, members, strict=True)):
         return []
@@ -395,11 +400,11 @@ def same_ranks(size: Size, groups: Sequence[dict[str, Any]], beside: Sequence[Te
     turns = sorted((turn, float(cost[turn]), which) for which, cost in enumerate(costs) for turn in range(len(cost)))
     always = sum(size.beside(param) for param in beside)
     budget = size.budget(sum(size.whole(w, norm) for w, norm in zip(weights, norms, strict=True)) + always)
-    if (least := always + sum(float(cost[0]) for cost in costs)) > budget * (1 + 1e-12):
+    if (least := always + sum(float(cost[0]) for cost in costs)) > budget * (1 + ROUNDING):
         raise ValueError(
             f"a target of {size.name} {size.goal:g} cannot be met: it is {budget:,.10g}, and the least that keeps "
             f"rank 1 in every weight is {least:,.10g}: raise it"
         )
     spent = always + torch.cumsum(torch.tensor([cost for _, cost, _ in turns], dtype=torch.float64), 0)
-    kept = [which for _, _, which in turns[: int((spent <= budget * (1 + 1e-12)).sum())]]
+    kept = [which for _, _, which in turns[: fitting(spent, budget)]]
     return [Rank(kept.count(which) / each) for which, each in enumerate(full)]

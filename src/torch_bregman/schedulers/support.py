@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.regularizers import Nuclear
-from torch_bregman.schedulers.quantile import Rated
+from torch_bregman.schedulers.quantile import Rated, fitting
 from torch_bregman.schedulers.watched import Group, Watched, dual, duals
 
 
@@ -28,7 +28,7 @@ def _highest(rated: list[Rated], budget: float) -> list[Tensor]:
     levels = torch.cat([each.levels.double().cpu() for each in rated])
     costs = [torch.as_tensor(each.cost, dtype=torch.float64).cpu().expand(len(each.levels)) for each in rated]
     order = levels.argsort(descending=True, stable=True)
-    count = int((torch.cumsum(torch.cat(costs)[order], 0) <= budget * (1 + 1e-12)).sum())
+    count = fitting(torch.cumsum(torch.cat(costs)[order], 0), budget)
     kept = torch.zeros(len(levels), dtype=torch.bool)
     kept[order[:count]] = True
     parts = kept.split([len(each.levels) for each in rated])

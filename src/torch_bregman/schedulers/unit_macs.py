@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from torch_bregman.graph import trace_units
 from torch_bregman.metrics import trace_uses
 from torch_bregman.regularizers import GroupL2, Regularizer, UnitL2
-from torch_bregman.schedulers.quantile import Rated
-from torch_bregman.schedulers.sizes import Costs, Member, MultiplyAdds, Size, Units
+from torch_bregman.schedulers.quantile import ROUNDING, Rated, fitting
+from torch_bregman.schedulers.sizes import Costs, Member, MultiplyAdds, Size, Units, counted
 
 Group: TypeAlias = dict[str, Any]
-_ROUNDING = 1e-12
-"""Relative, of sums of multiply-adds."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +80,20 @@ class UnitMultiplyAdds(MultiplyAdds):
         Raises:
             ValueError: for a group of several weights, and a goal that would leave a group without a unit.
         """
-        members = [(group, param) for group in groups for param in group["params"] if _has_units(group, param)]
+        members = [(group, param) for group in groups for param in counted(group)]
         lengths = [_only_length(group) for group in groups]
         turns = torch.cat([(torch.arange(length) + 0.5) / length for length in lengths])
         order = turns.argsort(stable=True)
         spent = _Costs(self, members, beside).spent(order)
-        budget = self.budget(float(spent[-1])) * (1 + _ROUNDING)
+        budget = self.budget(float(spent[-1]))
         each = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
         first = [int((each[order] == number).nonzero()[0]) for number in range(len(lengths))]
-        if (least := float(spent[1 + max(first)])) > budget:
+        if (least := float(spent[1 + max(first)])) > budget * (1 + ROUNDING):
             raise ValueError(
                 f"a target of macs {self.goal:g} cannot be met: it is {budget:,.10g} of {float(spent[-1]):,.10g}, and "
                 f"the least that leaves the same share of units in every weight is {least:,.10g}: raise it"
             )
-        kept = torch.bincount(each[order[: int((spent <= budget).sum()) - 1]], minlength=len(lengths))
+        kept = torch.bincount(each[order[: fitting(spent, budget) - 1]], minlength=len(lengths))
         return [Units(count / length) for count, length in zip(kept.tolist(), lengths, strict=True)]
 
 
@@ -165,13 +163,9 @@ class _Layer:
         return self.times * live[0] * live[1]
 
 
-def _has_units(group: Group, param: Tensor) -> bool:
-    return (param.ndim >= 2 or group["regularizer"].joint) and param.numel() > 0
-
-
 def _only_length(group: Group) -> int:
     """Return how many units the one weight of a group has, or the weights that share theirs."""
-    params = [param for param in group["params"] if _has_units(group, param)]
+    params = counted(group)
     if not group["regularizer"].joint and len(params) != 1:
         raise ValueError(
             f"each group of the optimizer must have one weight to meet multiply-adds by itself, got {len(params)}: "

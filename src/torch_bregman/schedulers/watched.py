@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
 from torch_bregman.regularizers import L1, ElasticNet, NonNegativeL1, NoRegularizer, Nuclear, Regularizer
 from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, merged, spent
-from torch_bregman.schedulers.sizes import Size, joint_groups
+from torch_bregman.schedulers.sizes import Size, counted, joint_groups
 from torch_bregman.views import Elements, Filters, Kernels, Rows
 
 Group = dict[str, Any]
@@ -66,9 +66,8 @@ class Watched:
     def members(self) -> Iterable[tuple[float, Group, Tensor]]:
         """Return share of λ, group and weight of all that is steered."""
         for share, group in zip(self.shares, self.groups, strict=True):
-            for param in group["params"]:
-                if (param.ndim >= 2 or group["regularizer"].joint) and param.numel() and share:
-                    yield share, group, param
+            if share:
+                yield from ((share, group, param) for param in counted(group))
 
     def _whole(self, size: Size) -> float:
         members = [(group, param) for _, group, param in self.members()]

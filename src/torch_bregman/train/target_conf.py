@@ -271,7 +271,7 @@ def _early(target: dict[str, Any], rate: Any) -> dict[str, Any]:
     if not isinstance(goal := target.get("density"), (int, float)) or goal > 1:
         return target
     after = {"consolidate_lr": rate} if isinstance(rate, (int, float)) else {}
-    early = {"ramp": "linear", "start": min(1.4 * goal, 1.0), "ramp_over": 0.4, "consolidate": 0.5}
+    early = {"ramp": "linear", "start": min(1.4 * goal, 1.0), **EARLY}
     return {**early, **after, **target}
 
 
