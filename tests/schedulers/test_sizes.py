@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import torch_bregman as tb
-from torch_bregman.schedulers import Bytes, Density, MultiplyAdds, Parameters, Rank, Size, Units
+from torch_bregman.schedulers import Bytes, Density, LamByQuantile, MultiplyAdds, Parameters, Rank, Size, Units
 from torch_bregman.schedulers.quantile import Rated, crossing, spent
-from torch_bregman.schedulers.sizes import same_ranks
+from torch_bregman.schedulers.same_ranks import same_ranks
 
 LEVELS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 8, width=32))
 
@@ -155,7 +155,7 @@ def test_the_same_rank_in_every_weight_is_the_largest_that_fits(
         with pytest.raises(ValueError, match="the least that keeps rank 1 in every weight is"):
             same_ranks(size, groups, beside)
         return
-    found = [int(rank.budget(each)) for rank, each in zip(same_ranks(size, groups, beside), full, strict=True)]
+    found = [round(share * each) for share, each in zip(same_ranks(size, groups, beside), full, strict=True)]
     assert stored(shapes, found) + free <= size.goal
     above = common[len(fitting)] if len(fitting) < len(common) else full
     assert all(low <= rank <= high for low, rank, high in zip(fitting[-1], found, above, strict=True))
@@ -173,5 +173,6 @@ def test_ranks_are_shared_out_only_among_weights_under_a_nuclear_norm_of_their_o
     assert same_ranks(Parameters(20.0), [low, {**low, "regularizer": tb.L1(1.0)}], []) == []
     assert [rank.goal for rank in Parameters(18.0).apart([low, low], [])] == [0.25, 0.25]
     assert Rank(3.0).apart([low, low], []) == [Rank(3.0), Rank(3.0)]
+    optimizer = tb.LinBreg([low], lr=0.1)
     with pytest.raises(ValueError, match="makes no single weights sleep"):
-        Density(0.5).apart([low], [])
+        LamByQuantile(optimizer, Density(0.5), scope="group")

@@ -23,7 +23,7 @@ from torch_bregman.experiments.recipe import (
     scales_of,
 )
 from torch_bregman.train import RunFolder
-from torch_bregman.train.target_conf import EARLY
+from torch_bregman.train.target_recipe import EARLY
 
 _STORED = Quantity("numbers_stored", "numbers stored", 1, 0)
 _OURS = "adabreg"
@@ -75,6 +75,7 @@ class LowRankFrontier:
         free: layers that stay dense.
         kept: those in words, as the subject of a sentence, with its verb.
         found: what AdaBreg finds, in words.
+        frozen: how it trains the factors after the freeze, in words.
         note: what else is to be said.
         budgets: of numbers stored, the largest first.
         tuned_at: numbers at which settings are chosen, each for all budgets up to the next.
@@ -93,6 +94,7 @@ class LowRankFrontier:
     free: tuple[str, ...]
     kept: str
     found: str
+    frozen: str
     note: str
     budgets: tuple[Budget, ...]
     tuned_at: tuple[int, ...]
@@ -111,6 +113,12 @@ class LowRankFrontier:
     def rules(self) -> dict[str, Any]:
         """Rules of the layers that stay dense."""
         return {layer: {"name": "none", "lam": 0.0} for layer in self.free}
+
+    @property
+    def _second(self) -> str:
+        """What is tuned beside learning rates, in words."""
+        frozen = any(setting.freeze is not None for method in self.methods for setting in method.grid)
+        return f"decoupled weight decays{', for AdaBreg times shares of the steps before the freeze' * frozen}"
 
     def candidates(self) -> tuple[Candidate[LowRankMethod], ...]:
         """Return all that is tried."""
@@ -151,10 +159,10 @@ class LowRankFrontier:
             name=self.rates,
             title=f"Settings for the frontier of low rank: {self.place}",
             about=(
-                f"The grids for `{self.name}`: eight settings for every method, learning rates times decoupled weight "
-                f"decays, at {' and '.join(f'{numbers:,}' for numbers in self.tuned_at)} numbers. The best accuracy on "
-                f"the held-out tenth of the training images after the last epoch is taken, by `bregman experiment "
-                f"choose {self.rates}`; test images are not looked at."
+                f"The grids for `{self.name}`: eight settings for every method, learning rates times {self._second}, "
+                f"at {' and '.join(f'{numbers:,}' for numbers in self.tuned_at)} numbers. The best accuracy on the "
+                f"held-out tenth of the training images after the last epoch is taken, by `bregman experiment choose "
+                f"{self.rates}`; test images are not looked at."
             ),
             config=self.config,
             variants=tuple(
@@ -181,12 +189,11 @@ class LowRankFrontier:
     def _about(self) -> str:
         return (
             f"{self.place}, batches of 100, the same epochs for all; {self.kept} dense, every number stored for "
-            f"weights counts, a low-rank weight as its two factors. AdaBreg finds {self.found} and, from half of the "
-            f"steps on, trains the factors alone, with twice the learning rate at first. Beside it Adam, dense for "
-            f"half of the steps, then cut to the leading singular values that the same budget allows and fine-tuned by "
-            f"factors from the full learning rate; and two thin layers in the place of each from the start, the rate "
-            f"falling by cosine. {self.note}Learning rates and weight decays of every method are chosen on held-out "
-            f"images from grids of equal size, by `{self.rates}`"
+            f"weights counts, a low-rank weight as its two factors. AdaBreg finds {self.found} and trains the factors "
+            f"alone, {self.frozen}. Beside it Adam, dense for half of the steps, then cut to the leading singular "
+            f"values that the same budget allows and fine-tuned by factors from the full learning rate; and two thin "
+            f"layers in the place of each from the start, the rate falling by cosine. {self.note}Settings of every "
+            f"method are chosen on held-out images from grids of equal size, by `{self.rates}`"
             f"{not_yet(self.rates, self.methods, _CHOSEN)}."
         )
 
@@ -202,12 +209,13 @@ def _optim(name: str, setting: Setting) -> dict[str, Any]:
 
 
 def _grown(frontier: LowRankFrontier, budget: Budget, setting: Setting) -> Changes:
-    """Return AdaBreg with a target; the factors alone are trained early and fast, the rest is left to the recipe."""
+    """Return AdaBreg with a target; the factors alone are trained early and fast, or as the recipe for ℓ1 has it."""
+    early = {} if setting.freeze == _LATE else {**EARLY, "consolidate_lr": 2 * setting.lr}
     return {
         "regularizer": {"name": "nuclear"},
         "rules": frontier.rules,
         "optim": _optim("adabreg", setting),
-        "target": {"params": budget.numbers, **EARLY, "consolidate_lr": 2 * setting.lr},
+        "target": {"params": budget.numbers, **early},
     }
 
 
@@ -238,15 +246,21 @@ def _from_scratch(method: str) -> Callable[[LowRankFrontier, Budget, Setting], C
     return changes
 
 
+_EARLY, _LATE = 0.5, 0.7
+"""Shares of the steps before the freeze: what low rank with convolutions has, and what ℓ1 has."""
 _THIN = grid((0.005, 0.002, 0.01, 0.02), (0.0, 0.1))
 """Thin layers from the start stand, and want, a higher rate than a dense network that is cut."""
 _SAME = LowRankMethod("same-ranks", "factors at the same ranks", _THIN, _THIN[0], _from_scratch("same-ranks"))
 _EQUAL = LowRankMethod("uniform", "factors at equal ranks", _THIN, _THIN[0], _from_scratch("uniform"))
 
 
-def _adabreg(*rates: float) -> LowRankMethod:
-    settings = grid(rates, (0.0, 0.1))
+def _adabreg(settings: tuple[Setting, ...]) -> LowRankMethod:
     return LowRankMethod(_OURS, "AdaBreg", settings, settings[0], _grown)
+
+
+_BY_DECAY = grid((0.003, 0.002, 0.005, 0.008), (0.0, 0.1))
+_BY_FREEZE = grid((0.003, 0.002, 0.005, 0.008), freezes=(_EARLY, _LATE))
+"""Without a decay, which both budgets of LeNet-300-100 came to before, and with the freeze, in which they differ."""
 
 
 def _cut(*rates: float) -> LowRankMethod:
@@ -263,12 +277,12 @@ def _caffe(numbers: int, equal: int) -> Budget:
     return Budget(numbers, {"uniform": {"features.conv2": equal, "classifier.fc1": equal}})
 
 
-def _scales(epochs: int, brief: int) -> tuple[dict[str, Scale], dict[str, Scale]]:
+def _scales(epochs: int, brief: int, seeds: int) -> tuple[dict[str, Scale], dict[str, Scale]]:
     """Return scales of the comparison and of the experiment that tunes."""
     return (
         {
             "smoke": BRIEF,
-            "small": Scale(f"{epochs} epochs, 3 seeds.", 3, {"epochs": epochs}),
+            "small": Scale(f"{epochs} epochs, {seeds} seeds.", seeds, {"epochs": epochs}),
             "full": Scale("100 epochs, 5 seeds.", 5, {"epochs": 100}),
         },
         {
@@ -279,8 +293,8 @@ def _scales(epochs: int, brief: int) -> tuple[dict[str, Scale], dict[str, Scale]
     )
 
 
-_LENET, _LENET_RATES = _scales(20, 10)
-_LENET5, _LENET5_RATES = _scales(10, 5)
+_LENET, _LENET_RATES = _scales(20, 20, seeds=5)
+_LENET5, _LENET5_RATES = _scales(10, 5, seeds=3)
 
 LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
     frontier.name: frontier
@@ -294,10 +308,14 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             free=("fc3",),
             kept="the last layer stays",
             found="ranks under one λ",
+            frozen=(
+                "from half of the steps on with twice the learning rate at first, or from 70 % on with half of it, as "
+                "was better on held-out images"
+            ),
             note="The same ranks are those that AdaBreg came to in `size-low-rank`. ",
             budgets=(_lenet(31016, (24, 9), 20), _lenet(15324, (11, 6), 9)),
             tuned_at=(15324, 31016),
-            methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _cut(0.001, 0.0005, 0.00025, 0.002), _SAME, _EQUAL),
+            methods=(_adabreg(_BY_FREEZE), _cut(0.001, 0.0005, 0.00025, 0.002), _SAME, _EQUAL),
             scales=_LENET,
             tuning=_LENET_RATES,
             marks={31016: 98.2, 15324: 97.0},
@@ -312,13 +330,14 @@ LOW_RANK_FRONTIERS: dict[str, LowRankFrontier] = {
             free=("features.conv1", "classifier.fc2"),
             kept="the first convolution and the last layer stay",
             found="as many directions in both layers, or one more in the smaller where that still fits,",
+            frozen="from half of the steps on, with twice the learning rate at first",
             note=(
                 "Truncation keeps the same ranks. For both the rate rises over 5 % of the steps at the start and after "
                 "the freeze. "
             ),
             budgets=(_caffe(30278, 13), _caffe(13091, 4)),
             tuned_at=(13091,),
-            methods=(_adabreg(0.003, 0.002, 0.005, 0.008), _cut(0.002, 0.001, 0.004, 0.008), _EQUAL),
+            methods=(_adabreg(_BY_DECAY), _cut(0.002, 0.001, 0.004, 0.008), _EQUAL),
             scales=_LENET5,
             tuning=_LENET5_RATES,
             marks={30278: 98.2, 13091: 98.1},

@@ -23,12 +23,14 @@ class Setting:
         weight_decay: as the optimizer takes it.
         lam: λ of methods that bring a regulariser of their own.
         start: share of the weights at which a target's ramp starts, else the recipe's.
+        freeze: share of the steps after which the network is frozen, else the recipe's.
     """
 
     lr: float
     weight_decay: float = 0.0
     lam: float | None = None
     start: float | None = None
+    freeze: float | None = None
 
     @property
     def name(self) -> str:
@@ -44,6 +46,8 @@ class Setting:
     def _second(self) -> tuple[str, float]:
         if self.start is not None:
             return "from", self.start
+        if self.freeze is not None:
+            return "frozen at", self.freeze
         return ("weight decay", self.weight_decay) if self.lam is None else ("λ", self.lam)
 
 
@@ -111,11 +115,13 @@ def grid(
     decays: tuple[float, ...] = (),
     lams: tuple[float, ...] = (),
     starts: tuple[float, ...] = (),
+    freezes: tuple[float, ...] = (),
 ) -> tuple[Setting, ...]:
-    """Return settings: learning rates times weight decays, times λ, and times starts of a ramp."""
+    """Return settings: learning rates times weight decays, times λ, times starts of a ramp, and times freezes."""
     by_decay = tuple(Setting(lr, decay) for lr in rates for decay in decays)
     by_lam = tuple(Setting(lr, lam=lam) for lr in rates for lam in lams)
-    return by_decay + by_lam + tuple(Setting(lr, start=start) for lr in rates for start in starts)
+    by_start = tuple(Setting(lr, start=start) for lr in rates for start in starts)
+    return by_decay + by_lam + by_start + tuple(Setting(lr, freeze=freeze) for lr in rates for freeze in freezes)
 
 
 _SGD = grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))

@@ -19,7 +19,7 @@ from torch_bregman.experiments.recipe import (
     Scatter,
     Variant,
 )
-from torch_bregman.train.target_conf import EARLY
+from torch_bregman.train.target_recipe import EARLY
 
 _LEFT = Quantity("weights_left", "weights left", 1, 0)
 _STORED = Quantity("stored", "numbers stored", 1, 0)

@@ -7,8 +7,9 @@ from torch_bregman.schedulers.consolidation import Consolidation
 from torch_bregman.schedulers.cycle_length import CycleSchedule
 from torch_bregman.schedulers.lam import LamOnPlateau, LamSchedule
 from torch_bregman.schedulers.rank import RankByEnergy, RankOnPlateau, RankSchedule
+from torch_bregman.schedulers.size import Size
 from torch_bregman.schedulers.size_control import LamByFeedback, LamByQuantile, SizeControl
-from torch_bregman.schedulers.sizes import Bytes, Density, MultiplyAdds, Parameters, Rank, Size, Units
+from torch_bregman.schedulers.sizes import Bytes, Density, MultiplyAdds, Parameters, Rank, Units
 from torch_bregman.schedulers.unit_macs import UnitMultiplyAdds, used
 from torch_bregman.schedulers.waking import EntryTimes, waking_scores
 

@@ -14,8 +14,8 @@ from torch_bregman.optim import PGD, RegularizedOptimizer
 from torch_bregman.regularizers import NoRegularizer, Nuclear
 from torch_bregman.schedulers.base import Schedule
 from torch_bregman.schedulers.factors import Factors
+from torch_bregman.schedulers.size import Size
 from torch_bregman.schedulers.size_control import Scope, watched
-from torch_bregman.schedulers.sizes import Size
 from torch_bregman.schedulers.support import Support, awake, kept_entries
 from torch_bregman.schedulers.watched import Group
 

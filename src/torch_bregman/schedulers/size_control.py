@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch_bregman.optim import MirrorOptimizer, MultilevelLinBreg, RegularizedOptimizer
 from torch_bregman.schedulers.base import Schedule
 from torch_bregman.schedulers.calendars import Calendar
-from torch_bregman.schedulers.sizes import Size
+from torch_bregman.schedulers.size import Size
 from torch_bregman.schedulers.watched import Watched, steered
 
 Scope = Literal["global", "group"]

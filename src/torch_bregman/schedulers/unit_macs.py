@@ -14,7 +14,8 @@ from torch_bregman.graph import trace_units
 from torch_bregman.metrics import trace_uses
 from torch_bregman.regularizers import GroupL2, Regularizer, UnitL2
 from torch_bregman.schedulers.quantile import ROUNDING, Rated, fitting
-from torch_bregman.schedulers.sizes import Costs, Member, MultiplyAdds, Size, Units, counted
+from torch_bregman.schedulers.size import Costs, Member, Size, counted
+from torch_bregman.schedulers.sizes import MultiplyAdds, Units
 
 Group: TypeAlias = dict[str, Any]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_bregman.optim import MirrorOptimizer, RegularizedOptimizer
 from torch_bregman.regularizers import L1, ElasticNet, NonNegativeL1, NoRegularizer, Nuclear, Regularizer
 from torch_bregman.schedulers.quantile import Crossing, Rated, crossing, merged, spent
-from torch_bregman.schedulers.sizes import Size, counted, joint_groups
+from torch_bregman.schedulers.size import Size, counted, joint_groups
 from torch_bregman.views import Elements, Filters, Kernels, Rows
 
 Group = dict[str, Any]

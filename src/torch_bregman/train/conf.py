@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 from torch_bregman.train.checked import Checked, refuse_idle, within
 from torch_bregman.train.optim_conf import DENSE, MultilevelConf, OptimConf
 from torch_bregman.train.scale_conf import ScaleConf
-from torch_bregman.train.target_conf import OUTGOING, TargetConf, with_recipe
+from torch_bregman.train.target_conf import TargetConf
+from torch_bregman.train.target_recipe import OUTGOING, with_recipe
 from torch_bregman.train.yaml_file import read_mapping
 
 _Part = TypeVar("_Part", bound=Checked)

@@ -17,7 +17,7 @@ from torch_bregman.regularizers import NonNegativeL1, NoRegularizer, Regularizer
 from torch_bregman.rules import collect
 from torch_bregman.train.conf import Conf, RegularizerConf
 from torch_bregman.train.options import call, lookup
-from torch_bregman.train.target_conf import OUTGOING
+from torch_bregman.train.target_recipe import OUTGOING
 from torch_bregman.unit_groups import outgoing_groups
 
 _BREGMAN = {"linbreg": optim.LinBreg, "adabreg": optim.AdaBreg, "proxsgd": optim.ProxSGD, "pgd": optim.PGD}

@@ -12,7 +12,8 @@ import torch_bregman.schedulers as schedulers
 from torch_bregman.optim import RegularizedOptimizer
 from torch_bregman.schedulers import Consolidation, Schedule, Size, SizeControl
 from torch_bregman.train.conf import Conf
-from torch_bregman.train.target_conf import LOW_RANK, OUTGOING, ramp_start
+from torch_bregman.train.target_conf import ramp_start
+from torch_bregman.train.target_recipe import LOW_RANK, OUTGOING
 
 _KINDS = {
     "density": schedulers.Density,
