@@ -72,11 +72,6 @@ class Frontier:
         own = self.grids.get(name)
         return METHODS[name] if own is None else replace(METHODS[name], grid=own, usual=own[0])
 
-    @property
-    def _of_shares(self) -> str:
-        tried = any(setting.start is not None for setting in self.method(_OURS).grid)
-        return ", for AdaBreg with the share of the weights at which its ramp starts" if tried else ""
-
     def candidates(self) -> tuple[Candidate[Method], ...]:
         """Return all that is tried."""
         return tuple(
@@ -114,10 +109,10 @@ class Frontier:
             title=f"Settings for the frontier: {self.place}",
             about=(
                 f"The grids for `{self.name}`: eight settings for every method, learning rates times weight decays "
-                f"or, for methods with a regulariser of their own, with λ"
-                f"{self._of_shares}; at {_listed(self.tuned_at)} of the weights, each for the sizes up to the next. "
-                f"The best accuracy on the held-out tenth of the training images after the last epoch is taken, by "
-                f"`bregman experiment choose {self.rates}`; test images are not looked at."
+                f"or, for methods with a regulariser of their own, with λ; at {_listed(self.tuned_at)} of the weights, "
+                f"each for the sizes up to the next. The best accuracy on the held-out tenth of the training images "
+                f"after the last epoch is taken, by `bregman experiment choose {self.rates}`; test images are not "
+                f"looked at."
             ),
             config=self.config,
             variants=tuple(
@@ -195,7 +190,7 @@ _LENET_RATES = {
 }
 _GOALS = (0.005, 0.01, 0.02, 0.05, 0.1)
 _CONVOLUTIONAL = {
-    "adabreg": grid((0.01, 0.005, 0.02, 0.04), starts=(0.1, 0.2)),
+    "adabreg": grid((0.01, 0.02, 0.03, 0.04), (0.0, 0.03)),
     "dense-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
     "dense-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 0.1)),
     "pruning-sgd": grid((0.03, 0.01, 0.05, 0.1), (0.0, 5e-4)),
@@ -270,13 +265,13 @@ FRONTIERS: dict[str, Frontier] = {
             methods=("dense-sgd", _OURS, "pruning-sgd"),
             scales={
                 "smoke": BRIEF,
-                "small": Scale("10 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 10}),
-                "full": Scale("15 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 15}),
+                "small": Scale("15 epochs in bfloat16 (weights in float32), 5 seeds.", 5, {}),
+                "full": Scale("100 epochs in bfloat16 (weights in float32), 5 seeds.", 5, {"epochs": 100}),
             },
             tuning={
                 "smoke": BRIEF,
-                "small": Scale("3 epochs in bfloat16 (weights in float32), 1 seed.", 1, {"epochs": 3}),
-                "full": Scale("15 epochs, 1 seed.", 1, {"epochs": 15}),
+                "small": Scale("3 epochs in bfloat16 (weights in float32), 2 seeds.", 2, {"epochs": 3}),
+                "full": Scale("40 epochs in bfloat16 (weights in float32), 3 seeds.", 3, {"epochs": 40}),
             },
             grids=_CONVOLUTIONAL,
             marks={0.023: 90.5},

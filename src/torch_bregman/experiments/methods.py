@@ -22,14 +22,12 @@ class Setting:
         lr: learning rate.
         weight_decay: as the optimizer takes it.
         lam: λ of methods that bring a regulariser of their own.
-        start: share of the weights at which a target's ramp starts, else the recipe's.
         freeze: share of the steps after which the network is frozen, else the recipe's.
     """
 
     lr: float
     weight_decay: float = 0.0
     lam: float | None = None
-    start: float | None = None
     freeze: float | None = None
 
     @property
@@ -44,8 +42,6 @@ class Setting:
 
     @property
     def _second(self) -> tuple[str, float]:
-        if self.start is not None:
-            return "from", self.start
         if self.freeze is not None:
             return "frozen at", self.freeze
         return ("weight decay", self.weight_decay) if self.lam is None else ("λ", self.lam)
@@ -83,8 +79,7 @@ class Method:
         name = "adamw" if self.optimizer == "adam" and setting.weight_decay else self.optimizer
         optim = {"name": name, "lr": setting.lr, "weight_decay": setting.weight_decay}
         if self.optimizer == "adabreg":
-            start = {} if setting.start is None else {"start": setting.start}
-            return {"target": {"density": goal, **start}, "optim": optim}
+            return {"target": {"density": goal}, "optim": optim}
         momentum = {"momentum": 0.9, "nesterov": True} if self.optimizer == "sgd" else {}
         rates = {} if self.kind in _IN_TWO_PHASES else {"schedule": {"name": "CosineAnnealingLR", "every": "step"}}
         plain: Changes = {"start": {"kind": "dense"}, "regularizer": {"name": "none", "lam": 0.0}}
@@ -114,14 +109,12 @@ def grid(
     rates: tuple[float, ...],
     decays: tuple[float, ...] = (),
     lams: tuple[float, ...] = (),
-    starts: tuple[float, ...] = (),
     freezes: tuple[float, ...] = (),
 ) -> tuple[Setting, ...]:
-    """Return settings: learning rates times weight decays, times λ, times starts of a ramp, and times freezes."""
+    """Return settings: learning rates times weight decays, times λ, and times freezes."""
     by_decay = tuple(Setting(lr, decay) for lr in rates for decay in decays)
     by_lam = tuple(Setting(lr, lam=lam) for lr in rates for lam in lams)
-    by_start = tuple(Setting(lr, start=start) for lr in rates for start in starts)
-    return by_decay + by_lam + by_start + tuple(Setting(lr, freeze=freeze) for lr in rates for freeze in freezes)
+    return by_decay + by_lam + tuple(Setting(lr, freeze=freeze) for lr in rates for freeze in freezes)
 
 
 _SGD = grid((0.03, 0.05, 0.1, 0.2), (0.0, 5e-4))

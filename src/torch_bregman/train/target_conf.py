@@ -44,8 +44,8 @@ class TargetConf(Checked):
         consolidate_lr: learning rate they start with, falling to 0; by default half of optim.lr, in cycles all of it;
             with convolutions a tenth for linbreg, twice that for adabreg in low rank.
         warm_up: share of all steps over which the learning rate rises, for adabreg in low rank after the freeze, too;
-            by default 0.03 for linbreg and bregman, in cycles at least 50 steps or a tenth, 0.05 for adabreg in low
-            rank with convolutions; 0 else.
+            by default 0.03 for linbreg and bregman, in cycles at least 50 steps or a tenth, 0.05 for adabreg with
+            convolutions, but for whole units; 0 else.
     """
 
     density: float | None = None

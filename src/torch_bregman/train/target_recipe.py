@@ -28,7 +28,7 @@ _LIKE_WEIGHTS = 0.01
 From one ten times as large, a move of λ by a tenth shortens weights as much as they are long.
 """
 _GENTLY = 0.05
-"""Warm-up of AdaBreg in low rank with convolutions: steps as long as the rate in every entry shut filters off."""
+"""Warm-up of AdaBreg with convolutions: first steps are as long as the rate in every entry, and shut filters off."""
 _WEIGHTED = 2e-4
 """λ at the start where it is multiplied by √(mn): what 0.1 is to a matrix of a quarter of a million entries."""
 
@@ -45,9 +45,10 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     learning rate 0.005 with convolutions. With those, multiply-adds are met by the same share of units in each layer:
     one λ for all would leave a convolution one filter beside hundreds of units.
 
-    In low rank with convolutions the nuclear norm is weighted, for one λ for all directions would leave a small
-    convolution none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone
-    with twice the learning rate, which rises over 5 % of the steps at the start and after the freeze.
+    With convolutions AdaBreg's learning rate rises over the first 5 % of the steps, but for whole units, which start
+    dense. In low rank the nuclear norm is then weighted, for one λ for all directions would leave a small convolution
+    none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone with twice the
+    learning rate, which rises over 5 % of the steps after the freeze, too.
 
     In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short
     at first and grow until the freeze after half of the steps, to m, from a density of 3 % on to 0.7 of it; the same
@@ -82,12 +83,10 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         regularizer.setdefault("lam", 0.003)
         optim["multilevel"] = {"m_start": 1, "m_over": _growing(target.get("density")), **optim["multilevel"]}
         target = _early(target, None if convolutional else optim.get("lr"))
-    if convolutional and optim["name"] == "linbreg":
-        target = {**_after_freeze(0.1, optim), **target}
-    if low_rank and convolutional:
-        _weigh(regularizer)
-        if optim["name"] == "adabreg":
-            target = {**EARLY, **_after_freeze(2.0, optim), "warm_up": _GENTLY, **target}
+    if convolutional:
+        if low_rank:
+            _weigh(regularizer)
+        target = {**_for_convolutions(optim, low_rank, by_units), **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -131,6 +130,15 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
         optim.setdefault("lr", _SLOWER.get((name, low_rank), rates[name]) if convolutional else rates[name])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
+
+
+def _for_convolutions(optim: dict[str, Any], low_rank: bool, by_units: bool) -> dict[str, float]:
+    """Return fields of a target: how the rate begins, when the network is frozen, and the rate then."""
+    if optim["name"] == "linbreg":
+        return _after_freeze(0.1, optim)
+    if optim["name"] != "adabreg" or by_units:
+        return {}
+    return {"warm_up": _GENTLY, **({**EARLY, **_after_freeze(2.0, optim)} if low_rank else {})}
 
 
 def _after_freeze(times: float, optim: dict[str, Any]) -> dict[str, float]:
