@@ -219,6 +219,24 @@ def test_in_low_rank_convolutions_have_a_weighted_norm_and_factors_are_trained_e
     assert Conf.from_dict({"model": {"name": model}, "target": {"density": 0.01}}).optim.lr == 0.01
 
 
+@pytest.mark.parametrize(
+    ("changes", "warm_up"),
+    [
+        ({}, 0.05),
+        ({"regularizer": {"name": "group_l2", "options": {"view": "kernels"}}}, 0.05),
+        ({"target": {"density": 0.02, "warm_up": 0.0}}, 0.0),
+        ({"model": {"name": "lenet_300_100"}}, None),
+        ({"optim": {"name": "linbreg"}}, None),
+        ({"target": {"units": 0.2}}, None),
+    ],
+)
+def test_with_convolutions_the_rate_of_adabreg_rises_but_from_a_dense_start(
+    changes: dict[str, Any], warm_up: float | None
+) -> None:
+    plain = {"model": {"name": "lenet5_caffe"}, "target": {"density": 0.02}}
+    assert Conf.from_dict({**plain, **changes}).target.warm_up == warm_up
+
+
 @pytest.mark.parametrize("goal", [{"units": 0.2}, {"macs": 0.3}])
 @pytest.mark.parametrize(("model", "lr"), [("lenet_300_100", 0.01), ("lenet5_caffe", 0.005)])
 def test_by_whole_units_a_dense_start_has_a_small_lambda_and_an_early_freeze(
