@@ -216,7 +216,25 @@ def test_in_low_rank_convolutions_have_a_weighted_norm_and_factors_are_trained_e
     own = Conf.from_dict({**plain, "optim": {"lr": 0.01}, "target": {"params": 9000, "consolidate": 0.2}})
     assert (own.target.consolidate, own.target.consolidate_lr) == (0.2, None if model == "lenet_300_100" else 0.02)
     assert Conf.from_dict(conf.to_dict()) == conf
-    assert Conf.from_dict({"model": {"name": model}, "target": {"density": 0.01}}).optim.lr == 0.01
+
+
+@pytest.mark.parametrize(
+    ("model", "density", "moved"),
+    [
+        ("lenet_300_100", 0.01, (0.01, 0.0)),
+        ("lenet_300_100", 0.05, (0.005, 0.1)),
+        ("lenet5_caffe", 0.01, (0.02, 0.0)),
+        ("lenet5_caffe", 0.05, (0.02, 0.1)),
+    ],
+)
+def test_adabreg_is_faster_with_convolutions_and_has_a_weight_decay_in_large_networks(
+    model: str, density: float, moved: tuple[float, float]
+) -> None:
+    plain = {"model": {"name": model}, "target": {"density": density}}
+    optim = Conf.from_dict(plain).optim
+    assert (optim.name, optim.lr, optim.weight_decay) == ("adabreg", *moved)
+    own = Conf.from_dict({**plain, "optim": {"lr": 0.03}}).optim
+    assert (own.lr, own.weight_decay) == (0.03, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
 _RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
 _RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
-_SLOWER = {("linbreg", False): 0.02, ("linbreg", True): 0.005}
-"""With convolutions, in low rank or not: a weight that is used at many positions has a larger gradient."""
+_CONVOLUTIONAL_RATES = {("linbreg", False): 0.02, ("linbreg", True): 0.005, ("adabreg", False): 0.02}
+"""With convolutions, in low rank or not: LinBreg is slower, as a weight used at many positions has a larger gradient;
+AdaBreg, whose rate rises there, stands and wants a higher one."""
 _BY_UNITS = 0.005
 """Of AdaBreg with convolutions by whole units, whose incoming weights are dense and free."""
 EARLY = {"ramp_over": 0.4, "consolidate": 0.5}
@@ -36,10 +37,10 @@ _WEIGHTED = 2e-4
 def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration that asks for a size, with what has proved itself where a field is missing.
 
-    AdaBreg with learning rate 0.01 (0.005 and weight decay 0.1, with convolutions 1e-4, from a density of 5 % on; 0.003
-    for low rank), or, if it is asked for, LinBreg with 0.1 (0.05 for low rank; with convolutions 0.02 and 0.005, and a
-    tenth of that after the freeze) and Nesterov momentum; a start at the density at which the ramp starts, at rank 4,
-    or dense for whole units, whose incoming weights have no regulariser.
+    AdaBreg with learning rate 0.01 (with convolutions 0.02; for low rank 0.003), from a density of 5 % on with weight
+    decay 0.1 and, without convolutions, 0.005; or, if it is asked for, LinBreg with 0.1 (0.05 for low rank; with
+    convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a start at the density at
+    which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser.
 
     From a dense start by whole units λ starts at 0.01, the network is frozen after half of the steps, and AdaBreg has
     learning rate 0.005 with convolutions. With those, multiply-adds are met by the same share of units in each layer:
@@ -124,10 +125,12 @@ def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: A
     in_cycles = _coarse_steps(optim) is not None  # for plain dual steps only
     name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
-        optim.update({"lr": 0.005, "weight_decay": 1e-4 if convolutional or low_rank else 0.1, **optim})
+        rate = {} if convolutional else {"lr": 0.005}
+        optim.update({**rate, "weight_decay": 0.1, **optim})
     rates = _RATES_LOW_RANK if low_rank else _RATES
     if name in rates:
-        optim.setdefault("lr", _SLOWER.get((name, low_rank), rates[name]) if convolutional else rates[name])
+        usual = rates[name]
+        optim.setdefault("lr", _CONVOLUTIONAL_RATES.get((name, low_rank), usual) if convolutional else usual)
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
 
