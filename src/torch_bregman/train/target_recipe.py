@@ -13,14 +13,19 @@ _MANY = 0.05
 _DEAR = 0.03
 """Density from which on a coarse step costs as much as a fifth of what a fine one adds to it."""
 LOW_RANK = ("nuclear", "dynamic_rank_nuclear")
-_RATES = {"linbreg": 0.1, "adabreg": 0.01}
 _CONVOLUTIONAL = ("convnet", "lenet5_caffe", "resnet")
-_RATES_LOW_RANK = {"linbreg": 0.05, "adabreg": 0.003}
-_CONVOLUTIONAL_RATES = {("linbreg", False): 0.02, ("linbreg", True): 0.005, ("adabreg", False): 0.02}
-"""With convolutions, in low rank or not: LinBreg is slower, as a weight used at many positions has a larger gradient;
-AdaBreg, whose rate rises there, stands and wants a higher one."""
-_BY_UNITS = 0.005
-"""Of AdaBreg with convolutions by whole units, whose incoming weights are dense and free."""
+_RATES = {
+    ("linbreg", "weights"): (0.1, 0.02),
+    ("linbreg", "units"): (0.1, 0.02),
+    ("linbreg", "low rank"): (0.05, 0.005),
+    ("adabreg", "weights"): (0.01, 0.02),
+    ("adabreg", "units"): (0.01, 0.005),
+    ("adabreg", "low rank"): (0.003, 0.003),
+}
+"""By optimizer and what sleeps, without convolutions and with them.
+
+A weight that is used at many positions has a larger gradient, so that LinBreg is slower there. AdaBreg, whose rate
+rises, stands and wants a higher one; not by whole units, whose incoming weights are dense and free."""
 EARLY = {"ramp_over": 0.4, "consolidate": 0.5}
 """A target that leaves half of the steps to what is frozen."""
 _LIKE_WEIGHTS = 0.01
@@ -42,14 +47,14 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     convolutions 0.02 and 0.005, and a tenth of that after the freeze) and Nesterov momentum; a start at the density at
     which the ramp starts, at rank 4, or dense for whole units, whose incoming weights have no regulariser.
 
-    From a dense start by whole units λ starts at 0.01, the network is frozen after half of the steps, and AdaBreg has
-    learning rate 0.005 with convolutions. With those, multiply-adds are met by the same share of units in each layer:
-    one λ for all would leave a convolution one filter beside hundreds of units.
+    By whole units AdaBreg has learning rate 0.005 with convolutions; from a dense start λ starts at 0.01 and the freeze
+    comes after half of the steps. With convolutions multiply-adds are met by the same share of units in each layer: one
+    λ for all would leave a convolution one filter beside hundreds of units.
 
-    With convolutions AdaBreg's learning rate rises over the first 5 % of the steps, but for whole units, which start
-    dense. In low rank the nuclear norm is then weighted, for one λ for all directions would leave a small convolution
-    none beside a large linear layer, and AdaBreg freezes after half of the steps, to train factors alone with twice the
-    learning rate, which rises over 5 % of the steps after the freeze, too.
+    With convolutions AdaBreg's learning rate rises over the first 5 % of the steps, but for whole units. In low rank
+    the nuclear norm is then weighted, for one λ for all directions would leave a small convolution none beside a large
+    linear layer, and AdaBreg freezes after half of the steps, to train factors alone with twice the learning rate,
+    which rises over 5 % of the steps after the freeze, too.
 
     In cycles under ℓ1 the learning rate is 0.2, λ starts at 0.003, for what sleeps moves once a cycle, cycles are short
     at first and grow until the freeze after half of the steps, to m, from a density of 3 % on to 0.7 of it; the same
@@ -78,8 +83,10 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         target = _in_all_layers(target, low_rank, plain.get("rules", {}))
     by_units = regularizer.get("name") == OUTGOING and start.setdefault("kind", "dense") == "dense"
     if by_units and not _coarse_steps(optim):
-        target = _by_units(regularizer, optim, convolutional, target)
-    _move(optim, low_rank, convolutional, target.get("density"))
+        regularizer.setdefault("lam", _LIKE_WEIGHTS)
+        target = {**EARLY, **target}
+    sleeping = "low rank" if low_rank else "units" if regularizer.get("name") == OUTGOING else "weights"
+    _move(optim, sleeping, convolutional, target.get("density"))
     if cycles:
         regularizer.setdefault("lam", 0.003)
         optim["multilevel"] = {"m_start": 1, "m_over": _growing(target.get("density")), **optim["multilevel"]}
@@ -87,7 +94,7 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
     if convolutional:
         if low_rank:
             _weigh(regularizer)
-        target = {**_for_convolutions(optim, low_rank, by_units), **target}
+        target = {**_for_convolutions(optim, sleeping), **target}
     _begin(start, target, low_rank)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
@@ -111,37 +118,25 @@ def _in_all_layers(target: dict[str, Any], low_rank: bool, rules: Any) -> dict[s
     return {"scope": "layer", **target} if alike and len(asked) == 1 and asked[0] in goals else target
 
 
-def _by_units(
-    regularizer: dict[str, Any], optim: dict[str, Any], convolutional: bool, target: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the target of a dense start by whole units, with an early freeze."""
-    regularizer.setdefault("lam", _LIKE_WEIGHTS)
-    if convolutional and optim.get("name", "adabreg") == "adabreg":
-        optim.setdefault("lr", _BY_UNITS)
-    return {**EARLY, **target}
-
-
-def _move(optim: dict[str, Any], low_rank: bool, convolutional: bool, density: Any) -> None:
+def _move(optim: dict[str, Any], sleeping: str, convolutional: bool, density: Any) -> None:
     in_cycles = _coarse_steps(optim) is not None  # for plain dual steps only
     name = optim.setdefault("name", "linbreg" if in_cycles else "adabreg")
     if name == "adabreg" and isinstance(density, (int, float)) and _MANY <= density <= 1 and "lr" not in optim:
         rate = {} if convolutional else {"lr": 0.005}
         optim.update({**rate, "weight_decay": 0.1, **optim})
-    rates = _RATES_LOW_RANK if low_rank else _RATES
-    if name in rates:
-        usual = rates[name]
-        optim.setdefault("lr", _CONVOLUTIONAL_RATES.get((name, low_rank), usual) if convolutional else usual)
+    if (name, sleeping) in _RATES:
+        optim.setdefault("lr", _RATES[name, sleeping][convolutional])
     if name == "linbreg" and not {"momentum", "dampening", "nesterov", "accelerated"} & optim.keys():
         optim.update(momentum=0.9, nesterov=True)
 
 
-def _for_convolutions(optim: dict[str, Any], low_rank: bool, by_units: bool) -> dict[str, float]:
+def _for_convolutions(optim: dict[str, Any], sleeping: str) -> dict[str, float]:
     """Return fields of a target: how the rate begins, when the network is frozen, and the rate then."""
     if optim["name"] == "linbreg":
         return _after_freeze(0.1, optim)
-    if optim["name"] != "adabreg" or by_units:
+    if optim["name"] != "adabreg" or sleeping == "units":
         return {}
-    return {"warm_up": _GENTLY, **({**EARLY, **_after_freeze(2.0, optim)} if low_rank else {})}
+    return {"warm_up": _GENTLY, **({**EARLY, **_after_freeze(2.0, optim)} if sleeping == "low rank" else {})}
 
 
 def _after_freeze(times: float, optim: dict[str, Any]) -> dict[str, float]:
