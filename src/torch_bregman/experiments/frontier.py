@@ -197,7 +197,8 @@ _CONVOLUTIONAL = {
     "pruning-adam": grid((0.001, 0.0005, 0.002, 0.005), (0.0, 0.1)),
     "rigl": grid((0.05, 0.02, 0.1, 0.2), (0.0, 5e-4)),
 }
-"""Lower rates: a weight that is used at many positions has a larger gradient."""
+"""Lower rates than those of perceptrons, for a weight that is used at many positions has a larger gradient; AdaBreg's,
+which does not depend on how large gradients are, rises at first by the recipe, and stands those."""
 _LENET5 = {
     **_CONVOLUTIONAL,
     "adabreg": grid((0.01, 0.005, 0.02, 0.04), (0.0, 0.1)),
