@@ -246,9 +246,10 @@ def test_adabreg_is_faster_with_convolutions_and_has_a_weight_decay_in_large_net
         ({"model": {"name": "lenet_300_100"}}, None),
         ({"optim": {"name": "linbreg"}}, None),
         ({"target": {"units": 0.2}}, None),
+        ({"target": {"units": 0.2}, "start": {"kind": "units", "density": 0.3}}, None),
     ],
 )
-def test_with_convolutions_the_rate_of_adabreg_rises_but_from_a_dense_start(
+def test_with_convolutions_the_rate_of_adabreg_rises_but_by_whole_units(
     changes: dict[str, Any], warm_up: float | None
 ) -> None:
     plain = {"model": {"name": "lenet5_caffe"}, "target": {"density": 0.02}}

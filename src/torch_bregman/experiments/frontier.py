@@ -206,7 +206,7 @@ _LENET5 = {
     "proxadam": grid((0.002, 0.005), (), (0.1, 0.03, 0.01)) + grid((0.01,), (), (0.1, 0.03)),
     "rigl": grid((0.05, 0.02, 0.07, 0.1), (0.0, 5e-4)),
 }
-"""AdaBreg with the weight decays that others have; gradual pruning and Prox-Adam came to the edge of the grids above;
+"""AdaBreg with the weight decay of larger networks; gradual pruning and Prox-Adam came to the edge of the grids above;
 RigL diverges from a rate of 0.1 on."""
 _MOMENTUM = "sparse momentum (Dettmers, Zettlemoyer 2019), 100 epochs"
 

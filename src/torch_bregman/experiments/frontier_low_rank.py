@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_bregman.experiments.choosing import Candidate, held_out, not_yet, read_chosen, setting_for, tuned_for
-from torch_bregman.experiments.methods import Setting, grid
+from torch_bregman.experiments.methods import FROZEN, Setting, grid
 from torch_bregman.experiments.recipe import (
     ACCURACY,
     BRIEF,
@@ -118,7 +118,9 @@ class LowRankFrontier:
     def _second(self) -> str:
         """What is tuned beside learning rates, in words."""
         frozen = any(setting.freeze is not None for method in self.methods for setting in method.grid)
-        return f"decoupled weight decays{', for AdaBreg times shares of the steps before the freeze' * frozen}"
+        return "decoupled weight decays" + (
+            ", for AdaBreg times shares of the steps before the freeze" if frozen else ""
+        )
 
     def candidates(self) -> tuple[Candidate[LowRankMethod], ...]:
         """Return all that is tried."""
@@ -210,7 +212,7 @@ def _optim(name: str, setting: Setting) -> dict[str, Any]:
 
 def _grown(frontier: LowRankFrontier, budget: Budget, setting: Setting) -> Changes:
     """Return AdaBreg with a target; the factors alone are trained early and fast, or as the recipe for ℓ1 has it."""
-    early = {} if setting.freeze == _LATE else {**EARLY, "consolidate_lr": 2 * setting.lr}
+    early = {} if setting.freeze == FROZEN else {**EARLY, "consolidate_lr": 2 * setting.lr}
     return {
         "regularizer": {"name": "nuclear"},
         "rules": frontier.rules,
@@ -246,8 +248,6 @@ def _from_scratch(method: str) -> Callable[[LowRankFrontier, Budget, Setting], C
     return changes
 
 
-_EARLY, _LATE = 0.5, 0.7
-"""Shares of the steps before the freeze: what low rank with convolutions has, and what ℓ1 has."""
 _THIN = grid((0.005, 0.002, 0.01, 0.02), (0.0, 0.1))
 """Thin layers from the start stand, and want, a higher rate than a dense network that is cut."""
 _SAME = LowRankMethod("same-ranks", "factors at the same ranks", _THIN, _THIN[0], _from_scratch("same-ranks"))
@@ -259,7 +259,7 @@ def _adabreg(settings: tuple[Setting, ...]) -> LowRankMethod:
 
 
 _BY_DECAY = grid((0.003, 0.002, 0.005, 0.008), (0.0, 0.1))
-_BY_FREEZE = grid((0.003, 0.002, 0.005, 0.008), freezes=(_EARLY, _LATE))
+_BY_FREEZE = grid((0.003, 0.002, 0.005, 0.008), freezes=(1 - EARLY["consolidate"], FROZEN))
 """Without a decay, which both budgets of LeNet-300-100 came to before, and with the freeze, in which they differ."""
 
 

@@ -125,13 +125,13 @@ _ADABREG = grid((0.005, 0.01, 0.02, 0.04), (0.0, 0.1))
 
 What the recipe for sizes takes, 0.01 and from 5 % on 0.005 with a decay of 0.1, is in the grid."""
 _ADAM = grid((0.001, 0.002, 0.005, 0.01), (0.0, 0.3))
-_FROZEN = 0.7
+FROZEN = 0.7
 """Share of the steps before the support is fixed, as the recipe of targets has it."""
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("adabreg", "AdaBreg", "adabreg", _ADABREG, Setting(0.01), "", _FROZEN),
+        Method("adabreg", "AdaBreg", "adabreg", _ADABREG, Setting(0.01), "", FROZEN),
         Method("dense-sgd", "dense, SGD", "sgd", _SGD, Setting(0.1)),
         Method("dense-adam", "dense, Adam", "adam", _ADAM, Setting(0.001)),
         Method("one-shot", "one-shot pruning", "sgd", _SGD, Setting(0.1), "one-shot"),
@@ -147,7 +147,7 @@ METHODS: dict[str, Method] = {
             grid((0.03, 0.1, 0.2), (), (1e-3, 3e-3)) + grid((0.1,), (), (3e-4, 1e-2)),
             Setting(0.1, lam=1e-3),
             "proximal",
-            _FROZEN,
+            FROZEN,
         ),
         Method(
             "proxadam",
@@ -156,7 +156,7 @@ METHODS: dict[str, Method] = {
             grid((0.001, 0.002, 0.005), (), (0.1, 0.3)) + grid((0.01,), (), (0.1,)) + grid((0.005,), (), (0.03,)),
             Setting(0.002, lam=0.1),
             "proximal",
-            _FROZEN,
+            FROZEN,
         ),
         Method(
             "lasso",
@@ -165,7 +165,7 @@ METHODS: dict[str, Method] = {
             grid((0.03, 0.1, 0.2), (), (1e-4, 4e-4)) + grid((0.1,), (), (3e-5, 1e-3)),
             Setting(0.1, lam=1e-4),
             "lasso",
-            _FROZEN,
+            FROZEN,
         ),
     )
 }
@@ -185,21 +185,21 @@ def _proximal(goal: float, lam: float, conf: Conf, parts: Any) -> list[Any]:
     from torch_bregman.experiments.baselines import ProximalPruning
 
     steps = conf.epochs * len(parts.train)
-    return [ProximalPruning(parts.model, parts.optimizer, goal, steps, lam, at=_FROZEN), _as_targets(parts, steps)]
+    return [ProximalPruning(parts.model, parts.optimizer, goal, steps, lam, at=FROZEN), _as_targets(parts, steps)]
 
 
 def _lasso(goal: float, lam: float, conf: Conf, parts: Any) -> list[Any]:
     from torch_bregman.experiments.baselines import LassoPruning
 
     steps = conf.epochs * len(parts.train)
-    return [LassoPruning(parts.model, parts.optimizer, goal, steps, lam, at=_FROZEN), _as_targets(parts, steps)]
+    return [LassoPruning(parts.model, parts.optimizer, goal, steps, lam, at=FROZEN), _as_targets(parts, steps)]
 
 
 def _as_targets(parts: Any, steps: int) -> Any:
     """Return the rates of runs with a target."""
     from torch_bregman.experiments.baselines import two_phases
 
-    return two_phases(parts.optimizer, steps, _FROZEN, floor=0.1, again=0.5)
+    return two_phases(parts.optimizer, steps, FROZEN, floor=0.1, again=0.5)
 
 
 def _gradual(goal: float, _: float | None, conf: Conf, parts: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from torch_bregman.schedulers import Consolidation, waking_scores
 from torch_bregman.train.conf import Conf
 from torch_bregman.train.history import Row
 from torch_bregman.train.setup import Parts
+from torch_bregman.train.target_recipe import LOW_RANK
 
 _FULL = 0.9
 """Density from which on a regulariser holds hardly anything back."""
@@ -86,7 +87,7 @@ def _sleeping(optimizer: MirrorOptimizer) -> Iterator[torch.Tensor]:
 
 
 def _all_awake(conf: Conf, row: Row) -> Iterator[str]:
-    held = conf.regularizer.name not in ("none", "nuclear", "dynamic_rank_nuclear") and conf.regularizer.lam > 0
+    held = conf.regularizer.name not in ("none", *LOW_RANK) and conf.regularizer.lam > 0
     grown = conf.start.kind == "sparse" and conf.start.density < _FULL / 2 and not conf.target.asked
     if held and grown and row["density"] > _FULL:
         yield f"hardly anything sleeps, the density is {row['density']:.0%}: raise regularizer.lam, or set a target"

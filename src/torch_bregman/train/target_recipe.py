@@ -28,6 +28,8 @@ A weight that is used at many positions has a larger gradient, so that LinBreg i
 rises, stands and wants a higher one; not by whole units, whose incoming weights are dense and free."""
 EARLY = {"ramp_over": 0.4, "consolidate": 0.5}
 """A target that leaves half of the steps to what is frozen."""
+_BY_LAYER = {"low rank": ("params", "macs", "bytes"), "units": ("macs",)}
+"""Goals that all layers meet alike with convolutions, by what sleeps."""
 _LIKE_WEIGHTS = 0.01
 """λ of a dense start by whole units, as large as its weights.
 
@@ -73,29 +75,27 @@ def with_recipe(plain: dict[str, Any]) -> dict[str, Any]:
         return plain  # built in code, or not a mapping, which is refused elsewhere
     optim, regularizer, start = ({**plain.get(part, {})} for part in parts)
     _name_norm(regularizer, target)
-    low_rank = regularizer.get("name") in LOW_RANK
+    sleeping = _what_sleeps(regularizer)
     model = plain.get("model", {})
     convolutional = isinstance(model, dict) and model.get("name") in _CONVOLUTIONAL
     cycles = regularizer.get("name", "l1") == "l1" and bool(_coarse_steps(optim))
     if cycles and optim.get("name", "linbreg") == "linbreg" and not convolutional:
         optim.setdefault("lr", 0.2)
-    if convolutional and (low_rank or regularizer.get("name") == OUTGOING):
-        target = _in_all_layers(target, low_rank, plain.get("rules", {}))
-    by_units = regularizer.get("name") == OUTGOING and start.setdefault("kind", "dense") == "dense"
+    by_units = sleeping == "units" and start.setdefault("kind", "dense") == "dense"
     if by_units and not _coarse_steps(optim):
         regularizer.setdefault("lam", _LIKE_WEIGHTS)
         target = {**EARLY, **target}
-    sleeping = "low rank" if low_rank else "units" if regularizer.get("name") == OUTGOING else "weights"
     _move(optim, sleeping, convolutional, target.get("density"))
     if cycles:
         regularizer.setdefault("lam", 0.003)
         optim["multilevel"] = {"m_start": 1, "m_over": _growing(target.get("density")), **optim["multilevel"]}
         target = _early(target, None if convolutional else optim.get("lr"))
     if convolutional:
-        if low_rank:
+        if sleeping == "low rank":
             _weigh(regularizer)
+        target = _in_all_layers(target, sleeping, plain.get("rules", {}))
         target = {**_for_convolutions(optim, sleeping), **target}
-    _begin(start, target, low_rank)
+    _begin(start, target, sleeping)
     return {**plain, "optim": optim, "regularizer": regularizer, "start": start, "target": target}
 
 
@@ -106,12 +106,18 @@ def _name_norm(regularizer: dict[str, Any], target: dict[str, Any]) -> None:
         regularizer.setdefault("name", OUTGOING)
 
 
-def _in_all_layers(target: dict[str, Any], low_rank: bool, rules: Any) -> dict[str, Any]:
+def _what_sleeps(regularizer: dict[str, Any]) -> str:
+    """Return what a norm makes sleep, as the tables of the recipe have it; weights also for groups of them."""
+    name = regularizer.get("name")
+    return "low rank" if name in LOW_RANK else "units" if name == OUTGOING else "weights"
+
+
+def _in_all_layers(target: dict[str, Any], sleeping: str, rules: Any) -> dict[str, Any]:
     """Return a target of cost that all layers meet alike, where it is all that is asked, and no layer has another norm.
 
     Convolutions are used at many positions, their levels rise otherwise than those of linear layers.
     """
-    goals = ("params", "macs", "bytes") if low_rank else ("macs",)
+    goals = _BY_LAYER.get(sleeping, ())
     beside = rules.values() if isinstance(rules, dict) else [None]
     alike = all(isinstance(rule, dict) and rule.get("name") == "none" for rule in beside)
     asked = [goal for goal in GOALS if target.get(goal) is not None]
@@ -171,8 +177,8 @@ def _coarse_steps(optim: dict[str, Any]) -> Any:
     return cycles.get("m") if isinstance(cycles, dict) else None
 
 
-def _begin(start: dict[str, Any], target: dict[str, Any], low_rank: bool) -> None:
-    kind = start.setdefault("kind", "low_rank" if low_rank else "sparse")
+def _begin(start: dict[str, Any], target: dict[str, Any], sleeping: str) -> None:
+    kind = start.setdefault("kind", "low_rank" if sleeping == "low rank" else "sparse")
     if kind == "sparse" and "density" not in start:
         goal, share = target.get("density"), target.get("start")
         known = isinstance(share, (int, float)) and 0 < share <= 1
